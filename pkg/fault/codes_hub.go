@@ -1,0 +1,80 @@
+package fault
+
+// Codes of the hub and its admin API.
+const (
+	CodeBadEntry         Code = "MK6001"
+	CodeBadSnapshot      Code = "MK6002"
+	CodeReadOnly         Code = "MK6003"
+	CodeNotLeader        Code = "MK6004"
+	CodeRequestIDReused  Code = "MK6005"
+	CodeBaseMoved        Code = "MK6006"
+	CodeFieldConflict    Code = "MK6007"
+	CodeChangeInvalid    Code = "MK6008"
+	CodeNoSuchResource   Code = "MK6009"
+	CodeNoSuchChange     Code = "MK6010"
+	CodeCannotUndo       Code = "MK6011"
+	CodeHistoryGone      Code = "MK6012"
+	CodeBadRequest       Code = "MK6013"
+	CodeRequestTooLarge  Code = "MK6014"
+	CodeHubDraining      Code = "MK6015"
+	CodeTokenInvalid     Code = "MK6020"
+	CodeTokenExpired     Code = "MK6021"
+	CodeTokenUsed        Code = "MK6022"
+	CodeTokenRevoked     Code = "MK6023"
+	CodeTokenBound       Code = "MK6024"
+	CodeNoSuchToken      Code = "MK6025"
+	CodeTokenShown       Code = "MK6026"
+	CodeNodeExists       Code = "MK6030"
+	CodeNodeForgotten    Code = "MK6031"
+	CodeNoSuchAgent      Code = "MK6032"
+	CodeNoClientCert     Code = "MK6040"
+	CodeNotPermitted     Code = "MK6041"
+	CodeRateLimited      Code = "MK6042"
+	CodeViewLimit        Code = "MK6050"
+	CodeSigningStopped   Code = "MK6051"
+	CodeOwnKey           Code = "MK6052"
+	CodeNoSuchHub        Code = "MK6053"
+	CodeKeysetKeyMissing Code = "MK6054"
+	CodeInitNotEmpty     Code = "MK6060"
+	CodeInitIncomplete   Code = "MK6061"
+	CodeStoreDomain      Code = "MK6062"
+)
+
+var hubCodes = []Entry{
+	{CodeBadEntry, Corrupt, "log entry cannot be applied", "An entry of the log is malformed, or says something that contradicts the entries before it. The hub serves the state before that entry, read-only, rather than guess.", "Compare the log with another hub's or a backup; a hub of a newer release may be able to read it (`meshhub --version`)."},
+	{CodeBadSnapshot, Corrupt, "snapshot cannot be read", "A stored snapshot of the state is truncated or damaged. The log behind it may have been trimmed.", "Restore the data directory from a backup, or from another hub of the domain."},
+	{CodeReadOnly, Unavailable, "hub is read-only", "The hub serves reads and streams, and cannot write to its store: the disk is full or failing, the store is away, or the log has an entry that cannot be applied. /readyz says which.", "Look at /readyz and the hub's log; free space or mend the store. Writing resumes by itself."},
+	{CodeNotLeader, Unavailable, "hub is not the leader", "This hub does not hold the domain's lease at the moment, so it can commit nothing.", "Retry in a moment with the same request id; `meshctl get hubs` shows the leader."},
+	{CodeRequestIDReused, Invalid, "request id used for another request", "A request id names one request. This one was committed before with other content or by another caller.", "Use a fresh request id (a UUID) for a new request."},
+	{CodeBaseMoved, Conflict, "the mesh has moved since it was planned", "The change was planned against an older version of the mesh; another change was committed in between.", "Run `meshctl plan` again, look at the difference, and apply the new plan."},
+	{CodeFieldConflict, Invalid, "another manager owns a field", "Server-side apply keeps who manages each field. The change sets fields that another field manager set to other values.", "Leave the named fields out, agree with their manager, or take them with --force-conflicts."},
+	{CodeChangeInvalid, Invalid, "change refused by validation", "The mesh would not be valid after the change. Nothing was changed: a set of resources is applied whole or not at all.", "Mend the findings; `meshctl validate` checks files without a hub, and `meshctl explain CODE` explains each code."},
+	{CodeNoSuchResource, NotFound, "no such resource", "No resource of that kind, namespace and name exists in the domain.", "List them with `meshctl get KIND`; mind the namespace (-n)."},
+	{CodeNoSuchChange, NotFound, "no such change", "No change with that sequence number is in the history that the hub keeps (the newest 1,000).", "List the changes with `meshctl history`."},
+	{CodeCannotUndo, Conflict, "change cannot be undone as it stands", "A later change altered the same resource, so taking back only the earlier one would lose the later one.", "Undo the later changes first, newest first, or apply the files that you want."},
+	{CodeHistoryGone, NotFound, "history no longer kept", "What the change replaced is not kept any more: the hub keeps 10 revisions of a resource and 32 MiB in all.", "Apply the files of the version that you want."},
+	{CodeBadRequest, Invalid, "request not valid", "A field of the request has a value that cannot be used.", "Correct the named field."},
+	{CodeRequestTooLarge, Exhausted, "request too large", "A request holds at most 10,000 resources and 64 MiB.", "Split the change into several."},
+	{CodeHubDraining, Unavailable, "hub is shutting down", "The hub is ending its streams and gives up its lease.", "Connect to another hub, or to this one once it is back."},
+	{CodeTokenInvalid, Unauthenticated, "join token not valid", "The token does not exist or was mistyped.", "Make a token with `meshctl token create`."},
+	{CodeTokenExpired, Unauthenticated, "join token expired", "The token's time to live has passed, judged by the hub's log.", "Make a new token with `meshctl token create --ttl DURATION`."},
+	{CodeTokenUsed, Unauthenticated, "join token used up", "The token was good for a number of joins, and all have been made. If you did not make them, someone else had the token.", "Check `meshctl get agents`; make a new token with `meshctl token create`."},
+	{CodeTokenRevoked, Unauthenticated, "join token revoked", "An operator revoked the token.", "Make a new token with `meshctl token create`."},
+	{CodeTokenBound, Denied, "join token is for another node", "The token is bound to one node name, and this node has another.", "Join with the name that the token is for, or make a token for this one."},
+	{CodeNoSuchToken, NotFound, "no such token", "No join token has that id.", "List the tokens with `meshctl token list`."},
+	{CodeTokenShown, AlreadyExists, "token was made by an earlier try", "A request with this id made the token already. Its secret was shown then; only its hash is kept.", "Revoke that token and make another with a fresh request id."},
+	{CodeNodeExists, AlreadyExists, "node name is taken", "A node of that name has joined, and the token is not bound to the name.", "Choose another --node name; or free the name with `meshctl agent forget NODE`; or make a token for it: `meshctl token create --node NODE`."},
+	{CodeNodeForgotten, Denied, "node is not a member", "The node was forgotten, or never joined this domain: its certificate is refused.", "Join it again with a new token, into a new directory: `meshctl token create`, then `meshagent join --data NEWDIR`. Until it runs from there, the old one goes on serving what it kept."},
+	{CodeNoSuchAgent, NotFound, "no such agent", "No node of that name has joined the domain.", "List the agents with `meshctl get agents`."},
+	{CodeNoClientCert, Unauthenticated, "client certificate required", "Every call but a join needs a client certificate of the domain.", "Use the context that `meshhub init` wrote, or join the node first."},
+	{CodeNotPermitted, Denied, "caller may not call this", "The caller's certificate is valid, but its role is not allowed this method.", "Use an operator's certificate for administration; a node's certificate is for its own stream and renewal."},
+	{CodeRateLimited, Exhausted, "too many requests", "One caller may make only so many requests in a time.", "Wait as long as the answer says, then retry."},
+	{CodeViewLimit, Exhausted, "too many views", "The agents' capabilities and scope labels make more different views than the domain allows.", "Raise spec.limits.maxViews of DomainSettings, or use fewer label keys in scopes."},
+	{CodeSigningStopped, Unavailable, "hub cannot sign", "The hub's config key is not in the keyset that is in force, so agents would refuse what it signs.", "Run `meshctl key rotate` against this hub, or publish a keyset that lists it."},
+	{CodeOwnKey, Invalid, "hub will not drop its own key", "The key is the one that the answering hub signs with; without it the hub could publish nothing.", "Drop it through another hub, or rotate it with `meshctl key rotate`."},
+	{CodeNoSuchHub, NotFound, "no such hub", "The keyset lists no key for that hub.", "See `meshctl trust show`."},
+	{CodeKeysetKeyMissing, Unavailable, "keyset key is not here", "This hub does not hold the key that signs the keyset, so it cannot make a new one.", "Use a hub that holds keys/keyset.key, or sign the keyset offline and publish it with `meshctl trust publish`."},
+	{CodeInitNotEmpty, AlreadyExists, "directory is not empty", "`meshhub init` writes a new domain into an empty or absent directory and changes nothing else.", "Give another --data directory, or remove this one if it holds nothing you need."},
+	{CodeInitIncomplete, Invalid, "directory holds no complete hub", "The directory has no meshhub.yaml, or an interrupted `meshhub init` left parts behind.", "Remove it and run `meshhub init` again."},
+	{CodeStoreDomain, Invalid, "store belongs to another domain", "The log in the store names another domain than the configuration.", "Give the --data directory and configuration of one domain."},
+}

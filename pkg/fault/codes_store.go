@@ -1,0 +1,46 @@
+package fault
+
+// Codes of log and store.
+const (
+	CodeLeaseLost        Code = "MK1001"
+	CodeSeqTaken         Code = "MK1002"
+	CodeTrimmed          Code = "MK1003"
+	CodeChainBroken      Code = "MK1004"
+	CodeCorrupt          Code = "MK1005"
+	CodeStoreFull        Code = "MK1006"
+	CodeStoreUnavailable Code = "MK1007"
+	CodeStoreFailed      Code = "MK1008"
+	CodeStoreLocked      Code = "MK1009"
+	CodeStoreClosed      Code = "MK1010"
+	CodeWriteUnknown     Code = "MK1011"
+	CodeNoSnapshot       Code = "MK1012"
+	CodeNoLeader         Code = "MK1013"
+	CodeEntryTooLarge    Code = "MK1014"
+	CodeSnapshotForeign  Code = "MK1015"
+	CodeBlobMissing      Code = "MK1016"
+	CodeStoreFormat      Code = "MK1017"
+	CodeStoreMissing     Code = "MK1018"
+	CodeTenureOpen       Code = "MK1019"
+)
+
+var storeCodes = []Entry{
+	{CodeLeaseLost, Unavailable, "leadership lost", "This hub no longer holds the lease of the domain's log, so it can append nothing. The write was not done.", "Retry: the request goes to the hub that leads now (`meshctl get hubs` shows it)."},
+	{CodeSeqTaken, Conflict, "position taken", "Another entry already stands at the position that an append named. The write was not done.", "Retry with the same request id."},
+	{CodeTrimmed, NotFound, "log trimmed", "The entries asked for were dropped behind a snapshot.", "Start from the newest snapshot; for older history keep more entries (store.retain)."},
+	{CodeChainBroken, Corrupt, "log chain broken", "An entry does not continue the hash chain of the entry before it: the log was altered, or entries are missing.", "Keep the store as evidence, and restore from a copy made before the named sequence number."},
+	{CodeCorrupt, Corrupt, "store damaged", "Bytes in the store fail verification: a bit flip, a truncated file, or an edit by another program. Nothing was read from the damaged part.", "Keep a copy of the store for examination, check the disk (smartctl, dmesg), and restore from a backup or from another hub."},
+	{CodeStoreFull, Exhausted, "store full", "The store has no space left. The write was not done; what was acknowledged before is safe.", "Free space on the store's file system (df -h) and retry: the store goes on by itself."},
+	{CodeStoreUnavailable, Unavailable, "store not reachable", "The store did not answer, or said that it cannot serve now. The write was not done.", "Check that the store runs and can be reached; hubs serve streams from memory meanwhile."},
+	{CodeStoreFailed, Unknown, "store stopped after a device error", "The device refused to make a write durable, so nothing read from its cache can be trusted. The write in flight may or may not survive.", "Check the disk (dmesg, smartctl), restart the hub, and retry with the same request id."},
+	{CodeStoreLocked, Unavailable, "store held by another process", "Another process has the store's file open; only one may.", "Stop the other process (`fuser FILE` shows it) or use another data directory."},
+	{CodeStoreClosed, Unavailable, "store closed", "The store was closed because the program is stopping.", "Retry once the program runs again."},
+	{CodeWriteUnknown, Unknown, "outcome of the write not known", "The connection to the store or the caller's deadline ended while a write was in flight: it may have been committed.", "Retry with the same request id: it is applied at most once."},
+	{CodeNoSnapshot, NotFound, "no snapshot", "The log has no complete snapshot yet.", "Read the log from its first entry."},
+	{CodeNoLeader, Unavailable, "no leader", "No hub holds the lease of the domain's log at this moment.", "Wait for the next leader; check that a hub runs and reaches the store."},
+	{CodeEntryTooLarge, Exhausted, "entry too large", "One change is larger than the store takes in one entry.", "Split the change into smaller ones."},
+	{CodeSnapshotForeign, Conflict, "snapshot of another log", "A snapshot names a position or hash that this log does not have.", "Restore snapshot and log from the same copy."},
+	{CodeBlobMissing, NotFound, "stored object missing", "A chunk of a snapshot is not in the store; it may have been replaced by a newer snapshot meanwhile.", "Read the newest snapshot again."},
+	{CodeStoreFormat, Invalid, "store of another format", "The store was written by a MeshKit whose format this build does not know.", "Use the build that wrote it, or a newer one."},
+	{CodeStoreMissing, NotFound, "store missing", "The store's file does not exist.", "Correct the data directory, or create a domain with `meshhub init`."},
+	{CodeTenureOpen, AlreadyExists, "already leading", "This program already holds the lease, or is asking for it.", "Resign the tenure before campaigning again."},
+}
