@@ -1,0 +1,124 @@
+package state
+
+import (
+	"maps"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
+)
+
+// CheckToken tells whether the token may admit node at now: nil, or why not. It
+// does not check the secret: compare the token's hash first.
+func (s *State) CheckToken(id, node string, now time.Time) error {
+	t, ok := s.Token(id)
+	switch {
+	case !ok:
+		return fault.New(fault.CodeTokenInvalid, "join token %q is not known", id)
+	case t.GetRevoked():
+		return fault.New(fault.CodeTokenRevoked, "join token %s was revoked", id)
+	case !now.Before(t.GetToken().GetExpiresAt().AsTime()):
+		return fault.New(fault.CodeTokenExpired, "join token %s expired at %s", id, t.GetToken().GetExpiresAt().AsTime().Format(time.RFC3339))
+	case t.GetUsed() >= t.GetToken().GetUses():
+		return fault.New(fault.CodeTokenUsed, "join token %s has no use left of %d", id, t.GetToken().GetUses())
+	case t.GetToken().GetNode() != "" && t.GetToken().GetNode() != node:
+		return fault.New(fault.CodeTokenBound, "join token %s is for node %q, not %q", id, t.GetToken().GetNode(), node)
+	}
+	return nil
+}
+
+// CheckJoin tells whether node may join with the token at now: CheckToken, and
+// the name is free or the token is bound to it.
+func (s *State) CheckJoin(id, node string, now time.Time) error {
+	if err := s.CheckToken(id, node, now); err != nil {
+		return err
+	}
+	t, _ := s.Token(id)
+	if _, taken := s.Node(node); taken && t.GetToken().GetNode() != node {
+		return fault.New(fault.CodeNodeExists, "node %q has joined already", node).
+			WithRemedy("If that node is gone, run `meshctl agent forget %s`; to let it join again, `meshctl token create --node %s`; or choose another --node name.", node, node)
+	}
+	return nil
+}
+
+func (st *step) tokenCreated(m *logv1.TokenCreated) error {
+	if m.GetId() == "" || len(m.GetHash()) != 32 || m.GetUses() == 0 || !m.GetExpiresAt().IsValid() {
+		return bad(st.entry, "the token lacks id, hash, uses or expiry")
+	}
+	if _, dup := st.Token(m.GetId()); dup {
+		return bad(st.entry, "token %q exists", m.GetId())
+	}
+	t := &logv1.TokenState{Token: m, CreatedAt: st.entry.GetTime(), Author: st.entry.GetAuthor()}
+	st.tokens, _, _ = st.tokens.Insert([]byte(m.GetId()), t)
+	if st.tokens.Len() > MaxTokens {
+		st.dropDeadTokens()
+	}
+	return st.remember(m.GetFingerprint())
+}
+
+// dropDeadTokens removes every token that can admit nobody any more.
+func (st *step) dropDeadTokens() {
+	txn := st.tokens.Txn()
+	for k, t := range scan(st.tokens, nil, nil) {
+		if t.GetRevoked() || t.GetUsed() >= t.GetToken().GetUses() || !st.time.Before(t.GetToken().GetExpiresAt().AsTime()) {
+			txn.Delete(k)
+		}
+	}
+	st.tokens = txn.Commit()
+}
+
+func (st *step) tokenRevoked(m *logv1.TokenRevoked) error {
+	old, ok := st.Token(m.GetId())
+	if !ok {
+		return bad(st.entry, "token %q does not exist", m.GetId())
+	}
+	t := proto.CloneOf(old)
+	t.Revoked = true
+	st.tokens, _, _ = st.tokens.Insert([]byte(m.GetId()), t)
+	return nil
+}
+
+func (st *step) nodeJoined(m *logv1.NodeJoined) error {
+	if m.GetNode() == "" || m.GetCertificate() == nil {
+		return bad(st.entry, "it lacks the node's name or certificate")
+	}
+	if err := st.checkCertificate(m.GetCertificate()); err != nil {
+		return err
+	}
+	if name, ok := st.nodeOf(m.GetCertificate().GetIdentity()); !ok || name != m.GetNode() {
+		return bad(st.entry, "its certificate is for %q", m.GetCertificate().GetIdentity())
+	}
+	if err := st.CheckJoin(m.GetTokenId(), m.GetNode(), timeOf(st.entry)); err != nil {
+		return bad(st.entry, "node %q may not join: %w", m.GetNode(), err)
+	}
+	old, _ := st.Token(m.GetTokenId())
+	t := proto.CloneOf(old)
+	t.Used++
+	st.tokens, _, _ = st.tokens.Insert([]byte(m.GetTokenId()), t)
+
+	before, again := st.Node(m.GetNode())
+	n := &logv1.NodeState{
+		Node: m.GetNode(), Labels: m.GetLabels(), TokenId: m.GetTokenId(), JoinedAt: st.entry.GetTime(),
+		Certificate: m.GetCertificate(), ValidFrom: m.GetCertificate().GetNotBefore(),
+	}
+	st.nodes, _, _ = st.nodes.Insert([]byte(m.GetNode()), n)
+	st.certificates, _, _ = st.certificates.Insert([]byte(m.GetCertificate().GetIdentity()), m.GetCertificate())
+	st.effect.Nodes = []string{m.GetNode()}
+	// A node that was known moves to another view: it must see a newer version.
+	st.effect.Config = again && !maps.Equal(before.GetLabels(), n.GetLabels())
+	return st.remember(m.GetFingerprint())
+}
+
+func (st *step) nodeForgotten(m *logv1.NodeForgotten) error {
+	n, ok := st.Node(m.GetNode())
+	if !ok {
+		return bad(st.entry, "node %q does not exist", m.GetNode())
+	}
+	st.nodes, _, _ = st.nodes.Delete([]byte(m.GetNode()))
+	st.certificates, _, _ = st.certificates.Delete([]byte(n.GetCertificate().GetIdentity()))
+	st.effect.Nodes = []string{m.GetNode()}
+	st.effect.Config = true
+	return nil
+}
