@@ -1,0 +1,342 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/meshkit/meshkit/pkg/fault"
+)
+
+// Options of a Log. The zero value has usable defaults.
+type Options struct {
+	// Blobs keeps snapshots; nil means the driver itself, which must then
+	// implement Blobs.
+	Blobs Blobs
+	// Retain is how many entries Trim keeps before the oldest kept snapshot, at
+	// least 1; 0 means 1024.
+	Retain uint64
+	// ChunkSize of snapshots in bytes, at most MaxBlob; 0 means MaxBlob.
+	ChunkSize int
+	// QueueSize bounds the proposals that wait for the writer; Submit blocks while
+	// the queue is full. 0 means 1024.
+	QueueSize int
+}
+
+func (o Options) withDefaults() Options {
+	if o.Retain == 0 {
+		o.Retain = 1024
+	}
+	if o.ChunkSize <= 0 || o.ChunkSize > MaxBlob {
+		o.ChunkSize = MaxBlob
+	}
+	if o.QueueSize <= 0 {
+		o.QueueSize = 1024
+	}
+	return o
+}
+
+// readLimit is how many entries one Read of the driver is asked for.
+const readLimit = 512
+
+// closeTimeout bounds what Close and the end of a tenure still ask of the store.
+const closeTimeout = 5 * time.Second
+
+// Log is one domain's log. Use Open. Safe for concurrent use.
+type Log struct {
+	driver  Driver
+	blobs   Blobs
+	opts    Options
+	limits  Limits
+	metrics *metrics
+
+	mu sync.Mutex
+	// anchor is the last entry that Read verified: one that goes on reading there
+	// need not fetch that entry again for its hash. Guarded by mu.
+	anchor Head
+	// tenure is the present or the last one. Guarded by mu.
+	tenure *Tenure
+	// campaigning is true while Campaign waits for the lease. Guarded by mu.
+	campaigning bool
+	// closed is set by Close. Guarded by mu.
+	closed bool
+}
+
+// Open gives the log that d stores, after verifying its hash chain from the
+// newest snapshot, or from the first entry if there is none. The Log owns d and
+// closes it; after an error d is still the caller's.
+func Open(ctx context.Context, d Driver, opts Options) (*Log, error) {
+	l := &Log{driver: d, blobs: opts.Blobs, opts: opts.withDefaults(), limits: DefaultLimits()}
+	l.metrics = newMetrics(l.Queued)
+	if l.blobs == nil {
+		b, ok := d.(Blobs)
+		if !ok {
+			return nil, fault.New(fault.CodeConfig, "open log: the store's driver keeps no snapshots and no other place for them is set")
+		}
+		l.blobs = b
+	}
+	if m, ok := d.(Limited); ok {
+		l.limits = narrower(l.limits, m.Limits())
+	}
+	// A snapshot taken by another hub meanwhile may trim what is being verified.
+	var err error
+	for range 3 {
+		if err = l.verify(ctx); !errors.Is(err, fault.CodeTrimmed) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func narrower(a, b Limits) Limits {
+	pick := func(def, own int) int {
+		if own > 0 && own < def {
+			return own
+		}
+		return def
+	}
+	return Limits{
+		BatchRecords: pick(a.BatchRecords, b.BatchRecords),
+		BatchBytes:   pick(a.BatchBytes, b.BatchBytes),
+		RecordBytes:  pick(a.RecordBytes, b.RecordBytes),
+	}
+}
+
+// verify walks the chain. It catches what the drivers cannot know: a log that
+// ends before its snapshot, or that was trimmed without one.
+func (l *Log) verify(ctx context.Context) error {
+	state, err := l.driver.Read(ctx, math.MaxUint64, 0)
+	if err != nil {
+		return err
+	}
+	prev, err := l.verifyStart(ctx, state)
+	if err != nil {
+		return err
+	}
+	for prev.Seq < state.Head.Seq {
+		entries, err := l.readFrom(ctx, prev, readLimit)
+		if err != nil {
+			return err
+		}
+		if len(entries) == 0 {
+			return fault.New(fault.CodeChainBroken, "log entry %d is missing: the log should end at %d", prev.Seq+1, state.Head.Seq)
+		}
+		prev = entries[len(entries)-1].head()
+	}
+	l.setAnchor(prev)
+	return nil
+}
+
+func (l *Log) verifyStart(ctx context.Context, state Page) (Head, error) {
+	snap, err := l.LatestSnapshot(ctx)
+	switch {
+	case errors.Is(err, fault.CodeNoSnapshot) && state.Trimmed == 0:
+		return Head{}, nil
+	case errors.Is(err, fault.CodeNoSnapshot):
+		return Head{}, fault.New(fault.CodeCorrupt, "the log is trimmed up to entry %d, but there is no complete snapshot", state.Trimmed)
+	case err != nil:
+		return Head{}, err
+	case snap.Seq > state.Head.Seq:
+		return Head{}, fault.New(fault.CodeChainBroken, "log entry %d is missing: there is a snapshot of entry %d, but the log ends at %d", state.Head.Seq+1, snap.Seq, state.Head.Seq)
+	}
+	e, err := l.entryAt(ctx, snap.Seq)
+	if err != nil {
+		return Head{}, err
+	}
+	if e.Hash != snap.Hash {
+		return Head{}, fault.New(fault.CodeChainBroken, "log entry %d has hash %x, its snapshot says %x", snap.Seq, e.Hash, snap.Hash)
+	}
+	return e.head(), nil
+}
+
+// Close ends the tenure, waits for its goroutines, and closes the driver.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	t, was := l.tenure, l.closed
+	l.closed = true
+	l.mu.Unlock()
+	if was {
+		return nil
+	}
+	if t != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		// The driver's Close releases what Resign could not.
+		_ = t.Resign(ctx)
+	}
+	return l.driver.Close()
+}
+
+// Collectors gives the log's metrics.
+func (l *Log) Collectors() []prometheus.Collector { return l.metrics.collectors() }
+
+// Queued gives the number of proposals that wait for the writer.
+func (l *Log) Queued() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tenure == nil {
+		return 0
+	}
+	return len(l.tenure.queue)
+}
+
+// Leader gives the present holder of the lease and its term; CodeNoLeader if
+// nobody holds it.
+func (l *Log) Leader(ctx context.Context) (Holder, uint64, error) {
+	p, err := l.driver.Read(ctx, math.MaxUint64, 0)
+	if err != nil {
+		return Holder{}, 0, err
+	}
+	if !p.Held {
+		return Holder{}, p.Term, fault.New(fault.CodeNoLeader, "no hub holds the lease of the log; the last term was %d", p.Term)
+	}
+	return p.Holder, p.Term, nil
+}
+
+// Head gives the end of the log: what was committed before the call is at or
+// before it.
+func (l *Log) Head(ctx context.Context) (Head, error) {
+	for {
+		p, err := l.driver.Read(ctx, math.MaxUint64, 0)
+		if err != nil {
+			return Head{}, err
+		}
+		if p.Head.Seq == 0 {
+			return Head{}, nil
+		}
+		if h, ok := l.anchorAt(p.Head.Seq); ok {
+			return h, nil
+		}
+		e, err := l.entryAt(ctx, p.Head.Seq)
+		if errors.Is(err, fault.CodeTrimmed) {
+			continue // the log moved on and was trimmed in between
+		}
+		if err != nil {
+			return Head{}, err
+		}
+		return e.head(), nil
+	}
+}
+
+// Read gives up to limit entries that follow the sequence number after, in
+// order and verified; none if there is nothing newer. It may give fewer than
+// limit; only an empty answer means the end. A limit of 0 or less means 512.
+// CodeTrimmed: they are behind a snapshot. CodeChainBroken and CodeCorrupt name
+// the entry, and nothing from it on is given.
+func (l *Log) Read(ctx context.Context, after uint64, limit int) ([]Entry, error) {
+	if limit <= 0 {
+		limit = readLimit
+	}
+	prev, ok := l.anchorAt(after)
+	if !ok {
+		var err error
+		if prev, err = l.headAt(ctx, after); err != nil {
+			return nil, err
+		}
+	}
+	entries, err := l.readFrom(ctx, prev, limit)
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) > 0 {
+		l.setAnchor(entries[len(entries)-1].head())
+	}
+	return entries, nil
+}
+
+// Wait blocks until the log is longer than after. A failure of the store is
+// returned: back off and call again.
+func (l *Log) Wait(ctx context.Context, after uint64) error {
+	return l.driver.Wait(ctx, after)
+}
+
+// headAt gives what the entry after seq must continue: the hash of the entry at
+// seq. When that entry is gone (the one after it is the first that is left), or
+// not there yet, only the number is known.
+func (l *Log) headAt(ctx context.Context, seq uint64) (Head, error) {
+	p, err := l.driver.Read(ctx, seq-1, 1)
+	if err != nil {
+		return Head{}, err
+	}
+	if seq <= p.Trimmed || len(p.Records) == 0 {
+		return Head{Position: Position{Seq: seq}}, nil
+	}
+	e, err := decodeAt(p.Records[0], seq)
+	return e.head(), err
+}
+
+// readFrom reads and verifies what follows prev.
+func (l *Log) readFrom(ctx context.Context, prev Head, limit int) ([]Entry, error) {
+	p, err := l.driver.Read(ctx, prev.Seq, limit)
+	if err != nil {
+		return nil, err
+	}
+	if prev.Seq < p.Trimmed {
+		return nil, fault.New(fault.CodeTrimmed, "read log after %d: entries up to %d were trimmed", prev.Seq, p.Trimmed)
+	}
+	if len(p.Records) == 0 && prev.Seq < p.Head.Seq {
+		return nil, fault.New(fault.CodeChainBroken, "log entry %d is missing: the log ends at %d", prev.Seq+1, p.Head.Seq)
+	}
+	entries := make([]Entry, 0, len(p.Records))
+	for _, r := range p.Records {
+		e, err := decodeRecord(r)
+		if err != nil {
+			return nil, err
+		}
+		// A zero hash after the first entry: the one before is not there to tell.
+		unknown := prev.Seq > 0 && prev.Hash == [32]byte{}
+		if unknown && e.Seq == prev.Seq+1 {
+			prev = Head{Position: prev.Position, Hash: [32]byte(e.PreviousHash)}
+		}
+		if err := e.follows(prev); err != nil {
+			return nil, err
+		}
+		entries = append(entries, e)
+		prev = e.head()
+	}
+	return entries, nil
+}
+
+// entryAt reads one entry that must be there.
+func (l *Log) entryAt(ctx context.Context, seq uint64) (Entry, error) {
+	p, err := l.driver.Read(ctx, seq-1, 1)
+	if err != nil {
+		return Entry{}, err
+	}
+	if seq <= p.Trimmed {
+		return Entry{}, fault.New(fault.CodeTrimmed, "read log entry %d: entries up to %d were trimmed", seq, p.Trimmed)
+	}
+	if len(p.Records) == 0 {
+		return Entry{}, fault.New(fault.CodeChainBroken, "log entry %d is missing: the log ends at %d", seq, p.Head.Seq)
+	}
+	return decodeAt(p.Records[0], seq)
+}
+
+func decodeAt(r Record, seq uint64) (Entry, error) {
+	if r.Seq != seq {
+		return Entry{}, fault.New(fault.CodeChainBroken, "log entry %d is missing: entry %d stands in its place", seq, r.Seq)
+	}
+	return decodeRecord(r)
+}
+
+func (l *Log) anchorAt(seq uint64) (Head, bool) {
+	if seq == 0 {
+		return Head{}, true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.anchor, l.anchor.Seq == seq
+}
+
+func (l *Log) setAnchor(h Head) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.anchor = h
+}

@@ -1,0 +1,221 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/store"
+	"github.com/meshkit/meshkit/pkg/store/memstore"
+	"github.com/meshkit/meshkit/pkg/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const ttl = 10 * time.Second
+
+func open(t *testing.T, d store.Driver) *store.Log {
+	t.Helper()
+	l, err := store.Open(t.Context(), d, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func lead(t *testing.T, l *store.Log) *store.Tenure {
+	t.Helper()
+	tenure, err := l.Campaign(t.Context(), store.Holder{Name: "hub"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tenure
+}
+
+func draft(store.Position) (store.Draft, error) {
+	return store.Draft{Kind: "Test", Payload: []byte("x")}, nil
+}
+
+// renewals is a lease whose renewals go through a hook.
+type renewals struct {
+	store.Lease
+	hook func(ctx context.Context, next func() (time.Duration, error)) (time.Duration, error)
+}
+
+func (r renewals) Renew(ctx context.Context) (time.Duration, error) {
+	return r.hook(ctx, func() (time.Duration, error) { return r.Lease.Renew(ctx) })
+}
+
+func TestLeaseIsKeptWhileTheStoreAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tenure := lead(t, open(t, memstore.New(memstore.Options{LeaseTTL: ttl}).Driver()))
+		time.Sleep(24 * time.Hour)
+		if _, err := tenure.Submit(t.Context(), draft); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// The answer to a renewal may be slow: the lease counts from before the request,
+// so this hub stops to lead before the store gives the lease to another.
+func TestLeadershipEndsBeforeTheStoreGivesItAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New(memstore.Options{LeaseTTL: ttl})
+		calls := 0
+		d := &storetest.Faults{Driver: s.Driver(), OnCampaign: func(l store.Lease) store.Lease {
+			return renewals{l, func(ctx context.Context, next func() (time.Duration, error)) (time.Duration, error) {
+				calls++
+				if calls > 2 { // the store does not hear of it
+					<-ctx.Done()
+					return 0, ctx.Err()
+				}
+				got, err := next()
+				if calls == 2 { // the store took it at once, its answer takes 6 s
+					time.Sleep(6 * time.Second)
+				}
+				return got, err
+			}}
+		}}
+		tenure := lead(t, open(t, d))
+		other := open(t, s.Driver())
+		var taken time.Time
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := other.Campaign(t.Context(), store.Holder{Name: "other"}); err != nil {
+				t.Error(err)
+			}
+			taken = time.Now()
+		})
+		<-tenure.Context().Done()
+		ended := time.Now()
+		if cause := context.Cause(tenure.Context()); fault.CodeOf(cause) != fault.CodeLeaseLost {
+			t.Fatalf("the cause is %v", cause)
+		}
+		wg.Wait()
+		if ended.After(taken) {
+			t.Fatalf("this hub believed to lead for %v after another did", ended.Sub(taken))
+		}
+	})
+}
+
+func TestRenewalIsTriedAgainUntilTheLeaseExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failures := 0
+		d := &storetest.Faults{Driver: memstore.New(memstore.Options{LeaseTTL: ttl}).Driver(), OnCampaign: func(l store.Lease) store.Lease {
+			return renewals{l, func(_ context.Context, next func() (time.Duration, error)) (time.Duration, error) {
+				if failures++; failures%3 != 1 {
+					return 0, errors.New("no answer")
+				}
+				return next()
+			}}
+		}}
+		tenure := lead(t, open(t, d))
+		time.Sleep(time.Hour)
+		if err := tenure.Context().Err(); err != nil {
+			t.Fatalf("two failed renewals of three ended leadership: %v", context.Cause(tenure.Context()))
+		}
+	})
+}
+
+func TestStoreThatHangsEndsLeadershipAndAnswersWriters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New(memstore.Options{LeaseTTL: ttl})
+		hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		hung := false
+		d := &storetest.Faults{
+			Driver: s.Driver(),
+			OnAppend: func(ctx context.Context, _ store.Batch, _ func() error) error {
+				hung = true
+				return hang(ctx)
+			},
+			OnRead: func(ctx context.Context, _ uint64, _ int, next func() (store.Page, error)) (store.Page, error) {
+				if hung {
+					return store.Page{}, hang(ctx)
+				}
+				return next()
+			},
+			OnCampaign: func(l store.Lease) store.Lease {
+				first := true
+				return renewals{l, func(ctx context.Context, next func() (time.Duration, error)) (time.Duration, error) {
+					if first {
+						first = false
+						return next()
+					}
+					return 0, hang(ctx)
+				}}
+			},
+		}
+		tenure := lead(t, open(t, d))
+		began := time.Now()
+		_, err := tenure.Submit(t.Context(), draft)
+		if fault.CodeOf(err) != fault.CodeWriteUnknown {
+			t.Fatalf("the write gave %v (%s)", err, fault.CodeOf(err))
+		}
+		if took := time.Since(began); took > 2*ttl {
+			t.Fatalf("the writer was left waiting for %v", took)
+		}
+	})
+}
+
+func TestFullQueueHoldsCallersBackUntilTheyLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		d := &storetest.Faults{Driver: memstore.New(memstore.Options{}).Driver(), OnAppend: func(_ context.Context, _ store.Batch, next func() error) error {
+			<-release
+			return next()
+		}}
+		l, err := store.Open(t.Context(), d, store.Options{QueueSize: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		tenure := lead(t, l)
+		var wg sync.WaitGroup
+		for range 3 { // one in flight, two in the queue
+			wg.Go(func() {
+				if _, err := tenure.Submit(t.Context(), draft); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := tenure.Submit(ctx, draft); fault.CodeOf(err) != fault.CodeTimeout || l.Queued() != 2 {
+			t.Fatalf("with a full queue of %d: %v", l.Queued(), err)
+		}
+		close(release)
+		wg.Wait()
+		if h, err := l.Head(t.Context()); err != nil || h.Seq != 3 {
+			t.Fatalf("the log ends at %d, %v", h.Seq, err)
+		}
+	})
+}
+
+func Example() {
+	ctx := context.Background()
+	l, err := store.Open(ctx, memstore.New(memstore.Options{}).Driver(), store.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer l.Close()
+	t, err := l.Campaign(ctx, store.Holder{Name: "hub1", Address: "127.0.0.1:8443"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	e, err := t.Submit(ctx, func(next store.Position) (store.Draft, error) {
+		return store.Draft{Kind: "TermStarted", Author: "spiffe://eu-west/hub/hub1"}, nil
+	})
+	fmt.Println(e.Seq, e.Term, e.Kind, err)
+	// Output: 1 1 TermStarted <nil>
+}
