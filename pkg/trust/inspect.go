@@ -1,0 +1,11 @@
+package trust
+
+// InspectRoot describes root metadata without trusting it: for tools that work
+// where the root keys are kept.
+func InspectRoot(data []byte) (RootInfo, error) {
+	r, err := parseRoot(data)
+	if err != nil {
+		return RootInfo{}, err
+	}
+	return (&Anchors{roots: []*root{r}}).Root(), nil
+}
