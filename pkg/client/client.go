@@ -1,0 +1,190 @@
+// Package client is the admin API for Go programs: meshctl, the TUI, automation.
+// It dials a hub over mutual TLS, maps every failure to a fault, retries what
+// may be retried, and says honestly when the outcome of a write is not known.
+//
+//	c, err := client.Dial(client.Config{Hub: "127.0.0.1:8443", CAFile: …, CertFile: …, KeyFile: …})
+//	defer c.Close()
+//	routes, err := c.List(ctx, client.Selection{Kind: "Route"})
+//
+// Reads are retried while the hub is unavailable. Writes that carry a request
+// id are retried with the same id, which the hub commits at most once; other
+// writes are sent once. All methods are safe for concurrent use and end with
+// their context.
+package client
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/backoff"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/wire"
+)
+
+// attempts is how often a call is tried in all, and retry how long the waits
+// between are: about 2 s together.
+const attempts = 4
+
+var retry = backoff.Policy{Base: 100 * time.Millisecond, Cap: time.Second}
+
+// Client talks to one hub.
+type Client struct {
+	hub       string
+	conn      grpc.ClientConnInterface
+	closeConn func() error
+	resources adminv1.ResourceServiceClient
+	fleet     adminv1.FleetServiceClient
+	trust     adminv1.TrustServiceClient
+	policy    backoff.Policy
+}
+
+// New makes a client over a connection that the caller owns. The connection
+// should have been made with StatsHandler, without which a lost connection is
+// always taken to have lost it after sending.
+func New(hub string, conn grpc.ClientConnInterface) *Client {
+	return &Client{
+		hub: hub, conn: conn, policy: retry,
+		resources: adminv1.NewResourceServiceClient(conn),
+		fleet:     adminv1.NewFleetServiceClient(conn),
+		trust:     adminv1.NewTrustServiceClient(conn),
+	}
+}
+
+// Hub is the address that the client talks to.
+func (c *Client) Hub() string { return c.hub }
+
+// Close ends the connection that Dial made.
+func (c *Client) Close() error {
+	if c.closeConn == nil {
+		return nil
+	}
+	return c.closeConn()
+}
+
+// manner says how a call may be repeated.
+type manner int
+
+const (
+	read  manner = iota // changes nothing
+	keyed               // a write with a request id
+	once                // a write without one
+)
+
+// call makes one unary call in the given manner and maps its error.
+func call[Req, Resp any](ctx context.Context, c *Client, m manner, f func(context.Context, Req, ...grpc.CallOption) (Resp, error), req Req) (Resp, error) {
+	waits := backoff.New(c.policy)
+	var lost error // an earlier try was sent and not answered: later silence does not undo it
+	for try := 1; ; try++ {
+		var sent atomic.Bool
+		resp, err := f(context.WithValue(ctx, sentKey{}, &sent), req)
+		if err == nil {
+			return resp, nil
+		}
+		err = c.explain(err, m, sent.Load())
+		switch fault.KindOf(err) {
+		case fault.Unknown:
+			lost = err
+		case fault.Unavailable, fault.Unauthenticated:
+			if lost != nil {
+				err = lost
+			}
+		}
+		if try == attempts || !repeatable(err, m) || waits.Wait(ctx) != nil {
+			return resp, err
+		}
+	}
+}
+
+func repeatable(err error, m manner) bool {
+	kind := fault.KindOf(err)
+	return m != once && (kind == fault.Unavailable || kind == fault.Unknown)
+}
+
+// fromHub tells a hub's own "unavailable" — it answered, and did nothing — from
+// that of the connection.
+func fromHub(err error) bool { return fault.CodeOf(err) != fault.CodeNoConnection }
+
+// explain turns what gRPC says into a fault that says what the caller needs:
+// was anything sent, is it the network, or trust.
+func (c *Client) explain(err error, m manner, sent bool) error {
+	err = wire.FromStatus(err)
+	switch fault.KindOf(err) {
+	case fault.Unavailable, fault.Timeout, fault.Unknown:
+	default:
+		return err
+	}
+	if fault.KindOf(err) == fault.Unavailable && fromHub(err) {
+		return err
+	}
+	if sent && m != read {
+		return fault.New(fault.CodeOutcomeUnknown, "hub %s: lost after the request was sent: %w", c.hub, err)
+	}
+	if fault.KindOf(err) != fault.Unavailable {
+		if fault.KindOf(err) == fault.Timeout && !sent {
+			return fault.New(fault.CodeUnreachable, "hub %s: no connection before the deadline", c.hub)
+		}
+		return err
+	}
+	text := err.Error()
+	if strings.Contains(text, "tls: ") || strings.Contains(text, "x509: ") || strings.Contains(text, "spiffe") {
+		return fault.New(fault.CodeHandshake, "hub %s: %s", c.hub, handshakeReason(text))
+	}
+	return fault.New(fault.CodeUnreachable, "hub %s: %s", c.hub, dialReason(text))
+}
+
+// handshakeReason and dialReason cut gRPC's layers of prefixes off.
+func handshakeReason(text string) string {
+	return lastOf(text, "handshake failed: ", "error reading server preface: ")
+}
+
+func dialReason(text string) string {
+	return lastOf(text, "Error while dialing: ", "error reading server preface: ", "desc = ")
+}
+
+func lastOf(text string, markers ...string) string {
+	const desc = "desc = "
+	for i := strings.Index(text, desc+`"`); i >= 0; i = strings.Index(text, desc+`"`) {
+		quoted, err := strconv.QuotedPrefix(text[i+len(desc):])
+		if err != nil {
+			break
+		}
+		if text, err = strconv.Unquote(quoted); err != nil {
+			break
+		}
+	}
+	for _, m := range markers {
+		if i := strings.LastIndex(text, m); i >= 0 {
+			text = text[i+len(m):]
+		}
+	}
+	return strings.TrimSpace(text)
+}
+
+type sentKey struct{}
+
+// StatsHandler notes for each call whether its request reached a connection,
+// which tells "not sent" from "outcome unknown". Dial installs it.
+func StatsHandler() stats.Handler { return sentHandler{} }
+
+type sentHandler struct{}
+
+func (sentHandler) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+func (sentHandler) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	if _, ok := s.(*stats.OutPayload); !ok {
+		return
+	}
+	if sent, ok := ctx.Value(sentKey{}).(*atomic.Bool); ok {
+		sent.Store(true)
+	}
+}
+
+func (sentHandler) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (sentHandler) HandleConn(context.Context, stats.ConnStats)                       {}

@@ -1,0 +1,51 @@
+package distribution
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+)
+
+// TestOnlyAServerThatGoesBackTakesItsNodesBack replaces the feed by one that is
+// behind, as an agent does that went back to an earlier generation.
+func TestOnlyAServerThatGoesBackTakesItsNodesBack(t *testing.T) {
+	for _, back := range []bool{true, false} {
+		t.Run(fmt.Sprintf("back %v", back), func(t *testing.T) {
+			bubble(t, ServerConfig{Back: back}, func(t *testing.T, l *lab) {
+				older, newer := trieOf(3, 100), trieOf(4, 100)
+				l.publish(Point{1, 1}, older)
+				n := &node{name: "proxy", goesBack: true}
+				defer l.join(n)()
+				l.publish(Point{1, 2}, newer)
+				synctest.Wait()
+				if n.root() != newer.Root() {
+					t.Fatal("the newer content did not come")
+				}
+				earlier := l.feed
+				l.feed = NewFeed(testView, FeedOptions{History: earlier.opts.History, Metrics: l.metrics})
+				l.publish(Point{1, 1}, older)
+				l.desk.change(func(o *Offer) { o.Feed = l.feed })
+				synctest.Wait()
+				want := newer
+				if back {
+					want = older
+				}
+				if n.root() != want.Root() {
+					t.Errorf("the node has %s, want %s", short(n.root()), short(want.Root()))
+				}
+				if !back {
+					return
+				}
+				if u := n.updates[len(n.updates)-1]; u.Snapshot {
+					t.Error("the way back is a snapshot, not a delta")
+				}
+				again := trieOf(5, 100)
+				l.publish(Point{1, 3}, again)
+				synctest.Wait()
+				if n.root() != again.Root() {
+					t.Error("the node does not go on from where it went back to")
+				}
+			})
+		})
+	}
+}

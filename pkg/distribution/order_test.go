@@ -1,0 +1,307 @@
+package distribution
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+
+	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
+)
+
+// keys is trust metadata at a version.
+type keys struct{ root, keyset uint64 }
+
+func (k *keys) RootVersion() uint64   { return k.root }
+func (k *keys) KeysetVersion() uint64 { return k.keyset }
+func (k *keys) Metadata(root, keyset uint64) *trustv1.Metadata {
+	return &trustv1.Metadata{Keyset: fmt.Appendf(nil, "from %d.%d to %d.%d", root, keyset, k.root, k.keyset)}
+}
+
+func TestTrustMetadataComesBeforeTheManifestThatNeedsIt(t *testing.T) {
+	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+		l.desk.offer.Trust = &keys{root: 1, keyset: 1}
+		trie := trieOf(3, 100)
+		l.publish(Point{1, 1}, trie)
+		n := &node{name: "n1"}
+		defer l.join(n)()
+		synctest.Wait()
+		// Without a wake in between: the change of content is what the writer notices.
+		l.desk.mu.Lock()
+		l.desk.offer.Trust = &keys{root: 1, keyset: 2}
+		l.desk.mu.Unlock()
+		l.publish(Point{1, 2}, trie.Delete(keyOf("r00001")))
+		synctest.Wait()
+		if got := fmt.Sprint(n.log); got != "[accepted trust update trust update]" {
+			t.Errorf("got %s", got)
+		}
+		if got := string(n.trusts[1].GetKeyset()); got != "from 1.1 to 1.2" {
+			t.Errorf("the second metadata is %q, want only what the node lacks", got)
+		}
+	})
+}
+
+func TestTrustMetadataPassesASnapshotOnItsWay(t *testing.T) {
+	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+		l.desk.offer.Trust = &keys{root: 1, keyset: 1}
+		l.publish(Point{1, 1}, trieOf(8000, 1024)) // eight chunks
+		conn := l.conn()
+		defer conn.Close()
+		s := l.open(t.Context(), conn, &controlv1.Hello{Node: "n1", RootVersion: 1, KeysetVersion: 1})
+		synctest.Wait() // the writer waits for room, in the middle of the snapshot
+		l.desk.change(func(o *Offer) { o.Trust = &keys{root: 1, keyset: 2} })
+		after := 0
+		for last := false; !last; {
+			m, err := s.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if u := m.GetUpdate(); u != nil {
+				last = u.GetChunk()+1 == u.GetChunks()
+				if after > 0 {
+					after++
+				}
+			}
+			if m.GetTrust() != nil {
+				after = 1
+			}
+		}
+		if after < 2 {
+			t.Error("the metadata waited for the whole snapshot")
+		}
+		_ = s.CloseSend()
+		_, _ = drainUntilEnd(s)
+	})
+}
+
+func TestNodeAheadIsNeverServedOlderContent(t *testing.T) {
+	bubble(t, ServerConfig{BehindWait: 5 * time.Second, Hubs: func() []string { return []string{"hub2:1"} }}, func(t *testing.T, l *lab) {
+		l.publish(Point{3, 10}, trieOf(3, 100))
+		n := &node{name: "n1", trie: trieOf(2, 100), has: true, at: Point{3, 12}, highest: Point{4, 1}}
+		leave := l.join(n)
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		leave()
+		if len(n.updates) != 0 || len(n.fresh) != 0 {
+			t.Errorf("got %d updates and %d freshness statements of an older version", len(n.updates), len(n.fresh))
+		}
+		if len(n.notices) == 0 || n.notices[0].GetCode() != string(fault.CodeBehind) || fmt.Sprint(n.notices[0].GetHubs()) != "[hub2:1]" {
+			t.Errorf("was told %v, want where to go", n.notices)
+		}
+	})
+}
+
+func TestHubThatCatchesUpServesTheNodeThatWaited(t *testing.T) {
+	bubble(t, ServerConfig{BehindWait: 5 * time.Second}, func(t *testing.T, l *lab) {
+		n := &node{name: "n1", trie: trieOf(2, 100), has: true, at: Point{4, 1}, highest: Point{4, 1}}
+		defer l.join(n)()
+		time.Sleep(4 * time.Second)
+		l.publish(Point{4, 2}, trieOf(3, 100))
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if n.root() != trieOf(3, 100).Root() || len(n.notices) != 0 {
+			t.Errorf("the node was not served: %v", n.notices)
+		}
+	})
+}
+
+func TestMoveToAnotherViewIsADelta(t *testing.T) {
+	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+		history := NewHistory(0, 0)
+		l.feed = NewFeed(testView, FeedOptions{History: history, Metrics: l.metrics})
+		l.desk.offer.Feed = l.feed
+		trie := trieOf(100, 1024)
+		l.publish(Point{1, 1}, trie)
+		n := &node{name: "n1"}
+		defer l.join(n)()
+		synctest.Wait()
+		narrow := NewFeed("view-b", FeedOptions{History: history, Metrics: l.metrics})
+		v := versionOf(Point{1, 2}, trie.Delete(keyOf("r00009")))
+		v.View = "view-b"
+		if err := narrow.Publish(v); err != nil {
+			t.Fatal(err)
+		}
+		l.desk.change(func(o *Offer) {
+			o.Feed = narrow
+			o.Accepted = &controlv1.Accepted{Hub: "hub1", Domain: testDomain, View: "view-b"}
+		})
+		synctest.Wait()
+		if got := fmt.Sprint(n.log); got != "[accepted update accepted update]" {
+			t.Errorf("got %s", got)
+		}
+		if s, d := n.snapshotsAndDeltas(); s != 1 || d != 1 {
+			t.Errorf("%d snapshots and %d deltas, want the move as a delta", s, d)
+		}
+		if l.feed.Followers() != 0 || narrow.Followers() != 1 {
+			t.Errorf("%d streams follow the old view and %d the new", l.feed.Followers(), narrow.Followers())
+		}
+	})
+}
+
+func TestIdleStreamHasNoWriter(t *testing.T) {
+	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+		l.publish(Point{1, 1}, trieOf(3, 100))
+		n := &node{name: "n1"}
+		defer l.join(n)()
+		synctest.Wait()
+		l.server.mu.Lock()
+		st := l.server.nodes["n1"]
+		l.server.mu.Unlock()
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		if st.idle != nil {
+			t.Error("a writer goroutine runs although there is nothing to send")
+		}
+	})
+}
+
+func TestSessionIsClosedOnceWithTheNodesReports(t *testing.T) {
+	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+		l.publish(Point{1, 1}, trieOf(3, 100))
+		n := &node{name: "n1"}
+		leave := l.join(n)
+		synctest.Wait()
+		n.client.Report(&controlv1.Status{Phase: controlv1.Phase_PHASE_STAGING})
+		n.client.Report(&controlv1.Status{Phase: controlv1.Phase_PHASE_ACTIVE})
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		v := l.desk.visit("n1")
+		if len(v.acks) != 1 || v.closed != 1 || !errors.Is(v.cause, fault.CodeCanceled) {
+			t.Errorf("%d acks; closed %d times for %v", len(v.acks), v.closed, v.cause)
+		}
+		if len(v.status) == 0 || v.status[len(v.status)-1].GetPhase() != controlv1.Phase_PHASE_ACTIVE {
+			t.Errorf("reports %v, want the newest to arrive", v.status)
+		}
+	})
+}
+
+func TestAttachErrorReachesTheNode(t *testing.T) {
+	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+		l.desk.fail = fault.New(fault.CodeStreamLimit, "too many views")
+		n := &node{name: "n1"}
+		defer l.join(n)()
+		synctest.Wait()
+		n.with(func() {
+			if len(n.disconnects) != 1 || !errors.Is(n.disconnects[0], fault.CodeStreamLimit) {
+				t.Errorf("the node was told %v", n.disconnects)
+			}
+		})
+	})
+}
+
+func TestClientGoesToAnotherHubWhenOneIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, two := newLab(t, ServerConfig{}), newLab(t, ServerConfig{})
+		defer two.stop()
+		for _, l := range []*lab{one, two} {
+			l.publish(Point{1, 1}, trieOf(3, 100))
+		}
+		n := &node{name: "n1"}
+		c, err := NewClient(ClientConfig{Hubs: []string{"one:1", "two:1"}, Handler: n, DialOptions: twoHubs(one, two)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.client = c
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- c.Run(ctx) }()
+		one.stop()
+		next := trieOf(3, 100).Delete(keyOf("r00002"))
+		two.publish(Point{1, 2}, next)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if n.root() != next.Root() {
+			t.Error("the node did not get the change from the hub that lives")
+		}
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+}
+
+// twoHubs dials one of two labs by name.
+func twoHubs(one, two *lab) []grpc.DialOption {
+	return append(one.dialOptions(), grpc.WithContextDialer(dialer(map[string]*lab{"one:1": one, "two:1": two})))
+}
+
+func TestCandidatesPreferWhatANoticeNamed(t *testing.T) {
+	c := newCandidates([]string{"a:1"})
+	c.learn([]string{"b:1", "", "no port", "esc\x1b:1", "a:1"})
+	if got := slices.Sorted(slices.Values(c.known)); !slices.Equal(got, []string{"a:1", "b:1"}) {
+		t.Errorf("known hubs %q", got)
+	}
+	c.prefer([]string{"z:1"})
+	if got := c.next(); got != "z:1" {
+		t.Errorf("next is %s, want the hub that the notice named", got)
+	}
+	if got := []string{c.next(), c.next()}; !slices.Contains(got, "a:1") || !slices.Contains(got, "b:1") {
+		t.Errorf("then %q, want both known hubs in turn", got)
+	}
+}
+
+func TestOutboxKeepsTheNewestLevelAndTheOrder(t *testing.T) {
+	gate := make(chan struct{})
+	var sent []string
+	o := &outbox{send: func(m *controlv1.StreamRequest) error {
+		<-gate
+		switch {
+		case m.GetAck() != nil:
+			sent = append(sent, fmt.Sprint("ack", m.GetAck().GetVersion()))
+		case m.GetNack() != nil:
+			sent = append(sent, fmt.Sprint("nack", m.GetNack().GetVersion()))
+		default:
+			sent = append(sent, "status")
+		}
+		return nil
+	}}
+	ack := func(v uint64) {
+		o.put(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Ack{Ack: &controlv1.Ack{Version: v}}})
+	}
+	nack := func(v uint64) {
+		o.put(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Nack{Nack: &controlv1.Nack{Version: v}}})
+	}
+	status := func() {
+		o.put(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Status{Status: &controlv1.Status{}}})
+	}
+	status() // taken by the sender, which waits at the gate
+	for o.waiting() > 0 {
+		// the sender is on its way to the gate
+	}
+	ack(1)
+	status()
+	nack(2)
+	ack(3)
+	status()
+	close(gate)
+	o.busy.Wait()
+	if got := fmt.Sprint(sent); got != "[status nack2 ack3 status]" {
+		t.Errorf("sent %s", got)
+	}
+}
+
+func (o *outbox) waiting() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.pending)
+}
+
+func TestClientDropsDeltasUntilTheSnapshotItAskedFor(t *testing.T) {
+	c := &Client{out: &outbox{send: func(*controlv1.StreamRequest) error { return nil }}}
+	c.Nack(&controlv1.Nack{Resync: true})
+	c.out.busy.Wait()
+	if c.wanted(&Update{}) {
+		t.Error("a delta was handed on that was on its way when the snapshot was asked for")
+	}
+	if !c.wanted(&Update{Snapshot: true}) || !c.wanted(&Update{}) {
+		t.Error("the snapshot, or a delta after it, was dropped")
+	}
+}

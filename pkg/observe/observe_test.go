@@ -1,0 +1,103 @@
+package observe
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/meshkit/meshkit/pkg/fault"
+)
+
+func get(t *testing.T, h http.Handler, path string) (int, string) {
+	t.Helper()
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, path, nil))
+	return rec.Code, rec.Body.String()
+}
+
+func TestReadyzNamesWhatFailsAndHowToMendIt(t *testing.T) {
+	h := NewHealth()
+	h.Add("store", func(context.Context) error { return fault.New(fault.CodeIO, "disk is full") })
+	h.Add("lease", func(context.Context) error { return nil })
+	handler := Handler(NewRegistry("test"), h, nil)
+	code, body := get(t, handler, "/readyz")
+	if code != http.StatusServiceUnavailable || !strings.Contains(body, "disk is full") || !strings.Contains(body, "df -h") {
+		t.Fatalf("got %d %s, want 503 with reason and remedy", code, body)
+	}
+	if strings.Contains(body, "lease") {
+		t.Fatalf("%s lists a check that passed", body)
+	}
+	h.Remove("store")
+	if code, body = get(t, handler, "/readyz"); code != http.StatusOK {
+		t.Fatalf("got %d %s once the check is gone, want 200", code, body)
+	}
+}
+
+func TestACheckThatHangsIsAProblemNotAHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHealth()
+		release := make(chan struct{})
+		h.Add("stuck", func(context.Context) error { <-release; return nil })
+		start := time.Now()
+		problems := h.Problems(t.Context())
+		if len(problems) != 1 || problems[0].Check != "stuck" {
+			t.Fatalf("got %v, want the stuck check", problems)
+		}
+		if took := time.Since(start); took != checkTimeout {
+			t.Fatalf("waited %v, want %v", took, checkTimeout)
+		}
+		close(release)
+	})
+}
+
+func TestMetricsAreOnlyForTheAuthorized(t *testing.T) {
+	deny := func(*http.Request) error { return errors.New("client certificate required") }
+	handler := Handler(NewRegistry("test"), NewHealth(), deny)
+	if code, body := get(t, handler, "/metrics"); code != http.StatusForbidden || strings.Contains(body, "meshkit_build_info") {
+		t.Fatalf("got %d %.80s, want 403 without metrics", code, body)
+	}
+	if code, _ := get(t, handler, "/healthz"); code != http.StatusOK {
+		t.Fatalf("healthz gave %d, want 200 for anyone", code)
+	}
+	open := Handler(NewRegistry("test"), NewHealth(), nil)
+	if _, body := get(t, open, "/metrics"); !strings.Contains(body, `meshkit_build_info{`) {
+		t.Fatal("metrics lack meshkit_build_info")
+	}
+}
+
+func TestLoggerRefusesWhatItDoesNotKnow(t *testing.T) {
+	for _, c := range [][2]string{{"xml", "info"}, {"json", "loud"}} {
+		if _, err := NewLogger(&bytes.Buffer{}, c[0], c[1]); fault.CodeOf(err) != fault.CodeConfig {
+			t.Fatalf("NewLogger(%s, %s) gave %v, want %s", c[0], c[1], err, fault.CodeConfig)
+		}
+	}
+	var out bytes.Buffer
+	l, err := NewLogger(&out, "json", "info")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Debug("hidden")
+	l.Info("shown", "took", 1500*time.Millisecond)
+	if s := out.String(); strings.Contains(s, "hidden") || !strings.Contains(s, `"took":"1.5s"`) {
+		t.Fatalf("got %s", s)
+	}
+}
+
+func TestTraceparentSurvivesARoundTrip(t *testing.T) {
+	const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	ctx := WithTraceparent(t.Context(), parent)
+	if got := Traceparent(ctx); got != parent {
+		t.Fatalf("got %q, want %q", got, parent)
+	}
+	if sc := trace.SpanContextFromContext(WithTraceparent(t.Context(), "garbage")); sc.IsValid() {
+		t.Fatal("a malformed traceparent made a span context")
+	}
+}
