@@ -1,0 +1,261 @@
+// Package access decides who may call which method of a hub. Callers prove who
+// they are with a client certificate of the domain (checked at the handshake);
+// this package looks at its role, and for nodes at whether they are still
+// members. Every method has a line in one table; what has none is refused.
+//
+// All types are safe for concurrent use.
+package access
+
+import (
+	"container/list"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/identity"
+	"github.com/meshkit/meshkit/pkg/mtls"
+	"github.com/meshkit/meshkit/pkg/state"
+	"github.com/meshkit/meshkit/pkg/wire"
+)
+
+// who is the set of roles that may call a method.
+type who uint8
+
+const (
+	node who = 1 << iota
+	hub
+	operator
+	anyone // no certificate needed
+)
+
+var roles = map[identity.Kind]who{identity.Node: node, identity.Hub: hub, identity.Operator: operator}
+
+// methods is the whole table. A test holds it against what the hub registers.
+var methods = map[string]who{
+	"/meshkit.admin.v1.ResourceService/Get":           operator,
+	"/meshkit.admin.v1.ResourceService/List":          operator,
+	"/meshkit.admin.v1.ResourceService/Watch":         operator,
+	"/meshkit.admin.v1.ResourceService/Plan":          operator,
+	"/meshkit.admin.v1.ResourceService/Apply":         operator,
+	"/meshkit.admin.v1.ResourceService/Undo":          operator,
+	"/meshkit.admin.v1.ResourceService/History":       operator,
+	"/meshkit.admin.v1.ResourceService/Simulate":      operator,
+	"/meshkit.admin.v1.FleetService/GetDomain":        operator,
+	"/meshkit.admin.v1.FleetService/ListAgents":       operator,
+	"/meshkit.admin.v1.FleetService/GetAgent":         operator,
+	"/meshkit.admin.v1.FleetService/ForgetAgent":      operator,
+	"/meshkit.admin.v1.FleetService/WatchPropagation": operator,
+	"/meshkit.admin.v1.FleetService/ListHubs":         operator,
+	"/meshkit.admin.v1.FleetService/CreateToken":      operator,
+	"/meshkit.admin.v1.FleetService/ListTokens":       operator,
+	"/meshkit.admin.v1.FleetService/RevokeToken":      operator,
+	"/meshkit.admin.v1.TrustService/GetTrust":         operator,
+	"/meshkit.admin.v1.TrustService/RotateHubKey":     operator,
+	"/meshkit.admin.v1.TrustService/DropHubKey":       operator,
+	"/meshkit.admin.v1.TrustService/PublishTrust":     operator,
+	"/meshkit.control.v1.ControlService/Stream":       node,
+	"/meshkit.identity.v1.IdentityService/Join":       anyone | node | hub | operator,
+	"/meshkit.identity.v1.IdentityService/Renew":      node | operator,
+}
+
+// Guard checks calls. Members gives the newest state, nil while there is none.
+type Guard struct {
+	Members func() *state.State
+}
+
+// Check tells whether the caller of ctx may call method, a full method name.
+func (g *Guard) Check(ctx context.Context, method string) error {
+	may, listed := methods[method]
+	if !listed {
+		return fault.New(fault.CodeNotPermitted, "method %s is not open to anyone", method)
+	}
+	id, proven := mtls.PeerID(ctx)
+	if !proven {
+		if may&anyone != 0 {
+			return nil
+		}
+		return fault.New(fault.CodeNoClientCert, "%s needs a client certificate of the domain", method)
+	}
+	if may&roles[id.Kind] == 0 {
+		return fault.New(fault.CodeNotPermitted, "%s may not call %s", id, method)
+	}
+	if id.Kind == identity.Node && may&anyone == 0 {
+		return g.member(ctx, id)
+	}
+	return nil
+}
+
+// member tells whether the node has not been forgotten, and whether its
+// certificate is not one of a forgotten node of the same name.
+func (g *Guard) member(ctx context.Context, id identity.ID) error {
+	s := g.Members()
+	if s == nil {
+		return fault.New(fault.CodeReadOnly, "the hub is still reading its log")
+	}
+	n, ok := s.Node(id.Name)
+	if !ok {
+		return fault.New(fault.CodeNodeForgotten, "node %q is not a member of domain %s", id.Name, s.Domain())
+	}
+	cert := certificate(ctx)
+	// The newest one is the member's whatever the clock said when it was issued.
+	if cert != nil && fingerprint(cert) == n.GetCertificate().GetFingerprint() {
+		return nil
+	}
+	if cert == nil || cert.NotBefore.Before(n.GetValidFrom().AsTime()) {
+		return fault.New(fault.CodeNodeForgotten, "the certificate of node %q belongs to an earlier node of that name", id.Name)
+	}
+	return nil
+}
+
+// fingerprint is that of the log's certificate records.
+func fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+func certificate(ctx context.Context) *x509.Certificate {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.PeerCertificates) == 0 {
+		return nil
+	}
+	return info.State.PeerCertificates[0]
+}
+
+// Options are the interceptors that apply the guard.
+func (g *Guard) Options() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			if err := g.Check(ctx, info.FullMethod); err != nil {
+				return nil, err
+			}
+			return next(ctx, req)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			if err := g.Check(ss.Context(), info.FullMethod); err != nil {
+				return err
+			}
+			return next(srv, ss)
+		}),
+	}
+}
+
+// Caller is who called, for the log.
+type Caller struct {
+	ID identity.ID
+	// Author is the SPIFFE ID as text; Origin the peer's address and user agent.
+	Author, Origin string
+}
+
+// maxOrigin bounds the origin, in bytes.
+const maxOrigin = 256
+
+// CallerOf tells who called.
+func CallerOf(ctx context.Context) Caller {
+	var c Caller
+	if id, ok := mtls.PeerID(ctx); ok {
+		c.ID, c.Author = id, id.String()
+	}
+	c.Origin = Address(ctx)
+	if ua := metadata.ValueFromIncomingContext(ctx, "user-agent"); len(ua) > 0 {
+		c.Origin += " " + ua[0]
+	}
+	if len(c.Origin) > maxOrigin {
+		c.Origin = c.Origin[:maxOrigin]
+	}
+	return c
+}
+
+// Address is the peer's network address, or "".
+func Address(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
+		return p.Addr.String()
+	}
+	return ""
+}
+
+// Host is the peer's address without the port.
+func Host(ctx context.Context) string {
+	addr := Address(ctx)
+	if h, _, err := net.SplitHostPort(addr); err == nil {
+		return h
+	}
+	return addr
+}
+
+// maxLimiters bounds how many callers a Limiter tells apart; the one that has
+// been quiet the longest is forgotten.
+const maxLimiters = 4096
+
+// Limiter holds each caller to a rate.
+type Limiter struct {
+	rate  rate.Limit
+	burst int
+
+	mu    sync.Mutex // guards both below
+	byKey map[string]*list.Element
+	order *list.List // of *limited, the quietest first
+}
+
+type limited struct {
+	key string
+	lim *rate.Limiter
+}
+
+// NewLimiter permits burst calls at once and perSecond on average.
+func NewLimiter(perSecond float64, burst int) *Limiter {
+	return &Limiter{rate: rate.Limit(perSecond), burst: burst, byKey: make(map[string]*list.Element), order: list.New()}
+}
+
+func (l *Limiter) of(key string) *rate.Limiter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e, ok := l.byKey[key]; ok {
+		l.order.MoveToBack(e)
+		return e.Value.(*limited).lim
+	}
+	if l.order.Len() >= maxLimiters {
+		delete(l.byKey, l.order.Remove(l.order.Front()).(*limited).key)
+	}
+	x := &limited{key: key, lim: rate.NewLimiter(l.rate, l.burst)}
+	l.byKey[key] = l.order.PushBack(x)
+	return x.lim
+}
+
+// Take spends one call of key's allowance, or says when to come back.
+func (l *Limiter) Take(key string) error {
+	r := l.of(key).Reserve()
+	if d := r.Delay(); d > 0 {
+		r.Cancel()
+		return tooMany(key, d)
+	}
+	return nil
+}
+
+// Left tells, without spending anything, whether key has a call left.
+func (l *Limiter) Left(key string) error {
+	lim := l.of(key)
+	if lim.Tokens() >= 1 {
+		return nil
+	}
+	return tooMany(key, time.Duration((1-lim.Tokens())/float64(l.rate)*float64(time.Second)))
+}
+
+func tooMany(key string, d time.Duration) error {
+	d = max(d, 100*time.Millisecond)
+	return wire.WithRetry(fault.New(fault.CodeRateLimited, "too many requests from %s; come back in %s", key, d.Round(100*time.Millisecond)), d)
+}

@@ -1,0 +1,71 @@
+package access
+
+import (
+	"slices"
+	"testing"
+
+	"google.golang.org/grpc"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/state"
+)
+
+func TestEveryMethodHasALineAndEveryLineAMethod(t *testing.T) {
+	var all []string
+	for _, d := range []grpc.ServiceDesc{
+		adminv1.ResourceService_ServiceDesc, adminv1.FleetService_ServiceDesc, adminv1.TrustService_ServiceDesc,
+		controlv1.ControlService_ServiceDesc, identityv1.IdentityService_ServiceDesc,
+	} {
+		for _, m := range d.Methods {
+			all = append(all, "/"+d.ServiceName+"/"+m.MethodName)
+		}
+		for _, s := range d.Streams {
+			all = append(all, "/"+d.ServiceName+"/"+s.StreamName)
+		}
+	}
+	for _, m := range all {
+		if methods[m] == 0 {
+			t.Errorf("%s has no line: nobody can call it", m)
+		}
+	}
+	for m := range methods {
+		if !slices.Contains(all, m) {
+			t.Errorf("the line for %s is of no method", m)
+		}
+	}
+}
+
+func TestOnlyJoinIsOpenToStrangers(t *testing.T) {
+	g := &Guard{Members: state.New}
+	for m := range methods {
+		err := g.Check(t.Context(), m)
+		if open := m == "/meshkit.identity.v1.IdentityService/Join"; open != (err == nil) {
+			t.Errorf("%s without a certificate: %v", m, err)
+		}
+	}
+	if err := g.Check(t.Context(), "/meshkit.admin.v1.ResourceService/New"); fault.CodeOf(err) != fault.CodeNotPermitted {
+		t.Errorf("a method without a line: %v", err)
+	}
+}
+
+func TestALimiterForgetsTheQuietestCaller(t *testing.T) {
+	l := NewLimiter(0.001, 1)
+	if err := l.Take("first"); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Take("first"); fault.CodeOf(err) != fault.CodeRateLimited {
+		t.Fatalf("the second call at once: %v", err)
+	}
+	for i := range maxLimiters {
+		_ = l.Take(string(rune('a'+i%26)) + string(rune(i)))
+	}
+	if len(l.byKey) > maxLimiters || l.order.Len() > maxLimiters {
+		t.Errorf("%d callers are remembered", len(l.byKey))
+	}
+	if err := l.Take("first"); err != nil {
+		t.Errorf("a caller that was forgotten: %v", err)
+	}
+}

@@ -1,0 +1,86 @@
+package admin
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/keyring"
+)
+
+// Trust implements adminv1.TrustServiceServer.
+type Trust struct {
+	adminv1.UnimplementedTrustServiceServer
+	*base
+}
+
+// GetTrust implements adminv1.TrustServiceServer.
+func (s *Trust) GetTrust(context.Context, *adminv1.GetTrustRequest) (*adminv1.GetTrustResponse, error) {
+	f := s.Keys.Current()
+	if f == nil {
+		return nil, fault.New(fault.CodeReadOnly, "the hub is still reading its log")
+	}
+	root := f.Anchors.Root()
+	out := &adminv1.GetTrustResponse{
+		Metadata: f.Anchors.Metadata(0, 0), RootVersion: root.Version, RootThreshold: uint32(root.Threshold), RootExpiresAt: timestamppb.New(root.Expires),
+		KeysetVersion: f.Anchors.KeysetVersion(), KeysetExpiresAt: timestamppb.New(f.Anchors.KeysetExpires()), CaPin: s.CAPin, RootKeyIds: root.KeyIDs,
+	}
+	for _, h := range f.Anchors.Hubs() {
+		out.HubKeys = append(out.HubKeys, &adminv1.HubKey{Hub: h.Hub, KeyId: h.KeyID, Algorithm: string(h.Algorithm)})
+	}
+	return out, nil
+}
+
+func (s *Trust) caller(ctx context.Context, method, id string) (keyring.Caller, error) {
+	r, err := requestOf(ctx, method, id, &adminv1.RotateHubKeyRequest{})
+	return keyring.Caller{Author: r.Author, Origin: r.Origin, RequestID: r.id, Traceparent: r.traceparent, Fingerprint: r.fingerprint}, err
+}
+
+// RotateHubKey implements adminv1.TrustServiceServer.
+func (s *Trust) RotateHubKey(ctx context.Context, in *adminv1.RotateHubKeyRequest) (*adminv1.RotateHubKeyResponse, error) {
+	c, err := s.caller(ctx, "rotate hub key", in.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.current(); err != nil {
+		return nil, err
+	}
+	return s.Keys.Rotate(ctx, s.Replica, c, s.Views.Resign)
+}
+
+// DropHubKey implements adminv1.TrustServiceServer.
+func (s *Trust) DropHubKey(ctx context.Context, in *adminv1.DropHubKeyRequest) (*adminv1.DropHubKeyResponse, error) {
+	if err := text("reason", in.GetReason()); err != nil {
+		return nil, err
+	}
+	c, err := s.caller(ctx, "drop hub key", "")
+	if err != nil {
+		return nil, err
+	}
+	version, err := s.Keys.DropHub(ctx, s.Replica, c, in.GetHub(), in.GetReason())
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.DropHubKeyResponse{KeysetVersion: version}, nil
+}
+
+// PublishTrust implements adminv1.TrustServiceServer.
+func (s *Trust) PublishTrust(ctx context.Context, in *adminv1.PublishTrustRequest) (*adminv1.PublishTrustResponse, error) {
+	if err := text("reason", in.GetReason()); err != nil {
+		return nil, err
+	}
+	if len(in.GetMetadata().GetRoots()) == 0 && len(in.GetMetadata().GetKeyset()) == 0 {
+		return nil, fault.New(fault.CodeBadRequest, "the request holds neither root nor keyset metadata")
+	}
+	c, err := s.caller(ctx, "publish trust", "")
+	if err != nil {
+		return nil, err
+	}
+	anchors, err := s.Keys.Publish(ctx, s.Replica, c, in.GetMetadata(), in.GetReason())
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.PublishTrustResponse{RootVersion: anchors.RootVersion(), KeysetVersion: anchors.KeysetVersion()}, nil
+}

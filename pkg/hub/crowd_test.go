@@ -1,0 +1,205 @@
+package hub_test
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
+	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
+	"github.com/meshkit/meshkit/pkg/hub"
+	"github.com/meshkit/meshkit/pkg/hub/hubtest"
+	"github.com/meshkit/meshkit/pkg/mtls"
+	"github.com/meshkit/meshkit/pkg/view"
+	"github.com/meshkit/meshkit/pkg/wire"
+)
+
+// crowd is many nodes that take and acknowledge whatever they are sent: the load
+// of a fleet without the work that its agents do.
+type crowd struct {
+	connected atomic.Int64
+	mu        sync.Mutex     // guards versions
+	versions  map[uint64]int // acknowledgements by version
+	wg        sync.WaitGroup // nodes
+	stop      context.CancelFunc
+}
+
+// crowdSize is how many nodes a crowd has; a larger one is for measuring by hand.
+func crowdSize(t testing.TB, usual int) int {
+	n, err := strconv.Atoi(os.Getenv("MESHKIT_CROWD"))
+	if err != nil {
+		return usual
+	}
+	t.Logf("a crowd of %d", n)
+	return n
+}
+
+func gather(t testing.TB, h *hubtest.Running, n int) *crowd {
+	t.Helper()
+	token := h.Token(t, &adminv1.CreateTokenRequest{Uses: uint32(n)})
+	stranger := identityv1.NewIdentityServiceClient(h.Dial(t, nil))
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &crowd{versions: make(map[uint64]int), stop: cancel}
+	limit := make(chan struct{}, 8)
+	for i := range n {
+		limit <- struct{}{}
+		c.wg.Go(func() {
+			name := fmt.Sprintf("crowd-%04d", i)
+			key := hubtest.Key(t)
+			resp, err := stranger.Join(ctx, &identityv1.JoinRequest{Token: token, Node: name, Csr: hubtest.CSR(t, key, name)})
+			<-limit
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				return
+			}
+			source, err := mtls.NewSource(tls.Certificate{Certificate: resp.GetCertificateChain(), PrivateKey: key}, resp.GetTrust().GetCaBundle())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.live(ctx, h.Address, name, source)
+		})
+	}
+	t.Cleanup(c.leave)
+	comesAbout(t, "all nodes connected", func() bool { return c.connected.Load() == int64(n) })
+	return c
+}
+
+// leave ends all nodes.
+func (c *crowd) leave() {
+	c.stop()
+	c.wg.Wait()
+}
+
+// live is one node's stream, until the hub or the crowd ends it.
+func (c *crowd) live(ctx context.Context, address, name string, source *mtls.Source) {
+	opts := wire.DialOptions(wire.DialConfig{ReceiveBytes: 8 << 20, SendBytes: 1 << 20, UserAgent: "crowd"})
+	conn, err := grpc.NewClient(address, append(opts, grpc.WithTransportCredentials(credentials.NewTLS(mtls.ClientConfig(source, mtls.AnyHub))))...)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	stream, err := controlv1.NewControlServiceClient(conn).Stream(ctx)
+	if err != nil {
+		return
+	}
+	if err := stream.Send(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Hello{Hello: &controlv1.Hello{Node: name, Protocols: []string{"v1"}, Capabilities: view.Known()}}}); err != nil {
+		return
+	}
+	var m trustv1.Manifest
+	for {
+		in, err := stream.Recv()
+		if err != nil {
+			return
+		}
+		if n := in.GetNotice(); n.GetClosing() {
+			_ = stream.CloseSend()
+			continue
+		}
+		if in.GetAccepted() != nil {
+			c.connected.Add(1)
+		}
+		u := in.GetUpdate()
+		if u == nil {
+			continue
+		}
+		if env := u.GetManifest(); env != nil {
+			if proto.Unmarshal(env.GetPayload(), &m) != nil {
+				return
+			}
+		}
+		if u.GetChunk()+1 != u.GetChunks() {
+			continue
+		}
+		ack := &controlv1.Ack{Epoch: m.GetEpoch(), Version: m.GetVersion(), Digest: m.GetDigest()}
+		if stream.Send(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Ack{Ack: ack}}) != nil {
+			return
+		}
+		c.mu.Lock()
+		c.versions[m.GetVersion()]++
+		c.mu.Unlock()
+	}
+}
+
+// have counts the nodes that acknowledged version.
+func (c *crowd) have(version uint64) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.versions[version]
+}
+
+func comesAbout(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.After(30 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			t.Fatalf("%s did not come about", what)
+		}
+	}
+}
+
+func TestStoppingWithNodesConnectedTakesAtMostFiveSeconds(t *testing.T) {
+	h := hubtest.NewDomain(t).Start(t, func(opt *hub.Options) { opt.Drain = 0 })
+	gather(t, h, crowdSize(t, 150))
+	begin := time.Now()
+	if err := h.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("stopping took %s", took)
+	}
+}
+
+// rewrite is a change of every one of n resources.
+func rewrite(n, port int) *adminv1.ApplyRequest {
+	req := &adminv1.ApplyRequest{Change: &adminv1.Change{}}
+	for i := range n {
+		req.Change.Resources = append(req.Change.Resources, cluster(fmt.Sprintf("c%04d", i), fmt.Sprintf("10.0.0.1:%d", port)))
+	}
+	return req
+}
+
+func TestTheAnswerToALargeChangeComesBeforeItsFanOutIsDone(t *testing.T) {
+	h := hubtest.NewDomain(t).Start(t)
+	o := operate(t, h)
+	alone := time.Duration(0)
+	for port := range 3 { // the first creates
+		begin := time.Now()
+		if _, err := o.resources.Apply(t.Context(), rewrite(1000, 80+port)); err != nil {
+			t.Fatal(err)
+		}
+		alone = time.Since(begin)
+	}
+	n := crowdSize(t, 100)
+	c := gather(t, h, n)
+	for port := range 3 {
+		begin := time.Now()
+		resp, err := o.resources.Apply(t.Context(), rewrite(1000, 1080+port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		took := time.Since(begin)
+		comesAbout(t, "the change on every node", func() bool { return c.have(resp.GetSeq()) == n })
+		all := time.Since(begin)
+		if took > alone+2*time.Second {
+			t.Errorf("the answer took %s, and %s without nodes", took, alone)
+		}
+		t.Logf("alone %s; with %d nodes answered after %s, everywhere after %s", alone, n, took, all)
+	}
+}

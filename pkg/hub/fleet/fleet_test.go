@@ -1,0 +1,137 @@
+package fleet
+
+import (
+	"iter"
+	"testing"
+	"time"
+
+	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution"
+)
+
+// joined are nodes whose certificates have long expired, so that nobody waits for
+// those which are away.
+func joined(names ...string) iter.Seq[Joined] {
+	return func(yield func(Joined) bool) {
+		for _, n := range names {
+			if !yield(Joined{Name: n}) {
+				return
+			}
+		}
+	}
+}
+
+func TestAnAcknowledgementThatOvertakesItsPublicationIsCounted(t *testing.T) {
+	now := time.Now()
+	f := New(Options{Now: func() time.Time { return now }})
+	fast := f.Connect("fast", nil, "", "v", &controlv1.Hello{})
+	slow := f.Connect("slow", nil, "", "v", &controlv1.Hello{})
+	commit := []Commit{{Version: 5, At: now}}
+	now = now.Add(time.Millisecond)
+	fast.Acked(&controlv1.Ack{Epoch: 1, Version: 5})
+	f.Published(distribution.Point{Epoch: 1, Version: 5}, []string{"v"}, commit)
+	names := joined("fast", "slow", "away")
+	if p := f.Progress(5, names); p.Done || p.Concerned != 2 || p.Acked != 1 || p.Disconnected != 1 {
+		t.Fatalf("before the slow one: %+v", p)
+	}
+	now = now.Add(time.Second)
+	slow.Acked(&controlv1.Ack{Epoch: 1, Version: 6}) // covers 5
+	p := f.Progress(5, names)
+	if !p.Done || p.Acked != 2 || p.P50 < time.Millisecond || p.Last != time.Second+time.Millisecond {
+		t.Fatalf("at the end: %+v", p)
+	}
+}
+
+func TestARefusalEndsTheWaitAndIsNamed(t *testing.T) {
+	f := New(Options{})
+	c := f.Connect("n", nil, "", "v", &controlv1.Hello{})
+	f.Published(distribution.Point{Epoch: 1, Version: 5}, []string{"v"}, []Commit{{Version: 5, At: time.Now()}})
+	c.Nacked(&controlv1.Nack{Epoch: 1, Version: 5, Resync: true})
+	if p := f.Progress(5, joined("n")); p.Done {
+		t.Fatal("a request for a snapshot ended the wait")
+	}
+	c.Nacked(&controlv1.Nack{Epoch: 1, Version: 5, Code: "MK5001"})
+	if p := f.Progress(5, joined("n")); !p.Done || p.Nacked != 1 || p.Nacks["n"].GetCode() != "MK5001" {
+		t.Fatalf("%+v", p)
+	}
+	if p := f.Progress(6, joined("n")); p.Done {
+		t.Fatal("a version that is not published yet is done")
+	}
+}
+
+func TestNodesAreAwaitedForAWhileAfterTheHubBegins(t *testing.T) {
+	now := time.Now()
+	f := New(Options{Now: func() time.Time { return now }})
+	f.Published(distribution.Point{Epoch: 1, Version: 5}, nil, []Commit{{Version: 5, At: now}})
+	nodes := func(yield func(Joined) bool) {
+		_ = yield(Joined{Name: "back", Until: now.Add(time.Hour)}) && yield(Joined{Name: "away", Until: now.Add(time.Hour)}) && yield(Joined{Name: "expired"})
+	}
+	if p := f.Progress(5, nodes); p.Done || p.Again == 0 {
+		t.Fatalf("before the hub serves: %+v", p)
+	}
+	f.Serving()
+	now = now.Add(time.Second)
+	f.Offered("v", digest.Hash{5})
+	c := f.Connect("back", nil, "", "v", &controlv1.Hello{Resume: &controlv1.ResumePoint{Version: 4}})
+	if p := f.Progress(5, nodes); p.Done || p.Concerned != 1 || p.Disconnected != 2 {
+		t.Fatalf("with one back and behind: %+v", p)
+	}
+	c.Acked(&controlv1.Ack{Epoch: 1, Version: 5, Digest: []byte{5}})
+	p := f.Progress(5, nodes)
+	if p.Done || p.Again != Grace-time.Second {
+		t.Fatalf("while one may still come back: %+v", p)
+	}
+	now = now.Add(p.Again)
+	if p = f.Progress(5, nodes); !p.Done || p.Acked != 1 || p.Disconnected != 2 {
+		t.Fatalf("after the grace: %+v", p)
+	}
+}
+
+func TestOnlyAnExpiredNodeMissingDelaysNothing(t *testing.T) {
+	f := New(Options{})
+	f.Serving()
+	f.Published(distribution.Point{Epoch: 1, Version: 5}, nil, []Commit{{Version: 5, At: time.Now()}})
+	if p := f.Progress(5, joined("expired")); !p.Done {
+		t.Fatalf("%+v", p)
+	}
+}
+
+func TestANodeThatHasTheContentAlreadyIsNotWaitedFor(t *testing.T) {
+	f := New(Options{})
+	content := digest.Hash{1}
+	f.Offered("v", content)
+	c := f.Connect("n", nil, "", "v", &controlv1.Hello{Resume: &controlv1.ResumePoint{Epoch: 1, Version: 4, Digest: content[:]}})
+	f.Offered("w", content)
+	c.Moved("w", nil)
+	f.Published(distribution.Point{Epoch: 1, Version: 5}, []string{"w"}, []Commit{{Version: 5, At: time.Now()}})
+	if p := f.Progress(5, joined("n")); !p.Done || p.Concerned != 0 {
+		t.Fatalf("%+v", p)
+	}
+	// A change and its undo that the node never saw.
+	f.Offered("w", digest.Hash{2})
+	f.Published(distribution.Point{Epoch: 1, Version: 6}, []string{"w"}, []Commit{{Version: 6, At: time.Now()}})
+	f.Offered("w", content)
+	f.Published(distribution.Point{Epoch: 1, Version: 7}, []string{"w"}, []Commit{{Version: 7, At: time.Now()}})
+	for version := uint64(6); version <= 7; version++ {
+		if p := f.Progress(version, joined("n")); !p.Done {
+			t.Fatalf("%d: %+v", version, p)
+		}
+	}
+}
+
+func TestAQuietNodeWithAStreamIsSeenNow(t *testing.T) {
+	now := time.Now()
+	f := New(Options{Now: func() time.Time { return now }})
+	c := f.Connect("n", nil, "", "v", &controlv1.Hello{})
+	begun := now
+	now = now.Add(time.Hour)
+	if live, _ := f.Get("n"); !live.LastSeen.Equal(now) {
+		t.Errorf("a connected node was last seen %v ago", now.Sub(live.LastSeen))
+	}
+	c.Close()
+	now = now.Add(time.Hour)
+	if live, _ := f.Get("n"); live.LastSeen.Equal(now) || live.LastSeen.Before(begun) {
+		t.Errorf("a node that is gone was last seen %v ago", now.Sub(live.LastSeen))
+	}
+}

@@ -1,0 +1,281 @@
+package fleet
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	"github.com/meshkit/meshkit/pkg/distribution"
+)
+
+// Bounds of what is remembered about versions on their way.
+const (
+	maxWaves   = 64
+	maxCommits = 64 // durable entries that one publication may cover
+	maxNacks   = 10
+	maxRegions = 64 // values of the label region that get metrics of their own
+)
+
+// Grace is how long after the hub began to serve nodes that have not connected
+// yet are waited for: they are coming back.
+const Grace = 10 * time.Second
+
+// Commit is a durable config entry and when it became durable.
+type Commit struct {
+	Version uint64
+	At      time.Time
+}
+
+// wave is one publication on its way: the views that it changed and the nodes
+// that have not answered. Fleet.mu guards it.
+type wave struct {
+	point   distribution.Point
+	commits []Commit // oldest first; the last one made point
+	views   map[string]bool
+	// waiting nodes are connected, or were; true: they connected after the
+	// publication, so their time says nothing about propagation.
+	waiting map[string]bool
+	refused map[string]*controlv1.Nack
+	took    []time.Duration // of those that were connected, from the last commit
+	acked   uint64
+}
+
+// concerns tells whether n should have the wave's version and does not. A node
+// that has the content already is sent nothing and will not answer. f.mu is held.
+func (f *Fleet) concerns(w *wave, n *node) bool {
+	return n.conn != nil && w.views[n.View] && pointOf(n.Active).Compare(w.point) < 0 && !f.holds(n)
+}
+
+// at is when the entry that made version became durable.
+func (w *wave) at(version uint64) time.Time {
+	for _, c := range w.commits {
+		if c.Version >= version {
+			return c.At
+		}
+	}
+	return w.commits[len(w.commits)-1].At
+}
+
+// Published notes that these views changed at point, and which durable entries
+// that covers. From then on the fleet waits for the nodes concerned. Every view
+// is published up to point when it is called; views may be empty: nodes that have
+// yet to connect may still have to answer.
+func (f *Fleet) Published(point distribution.Point, views []string, commits []Commit) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.settled = max(f.settled, point.Version)
+	if len(commits) > 0 {
+		w := &wave{
+			point: point, commits: commits[max(0, len(commits)-maxCommits):], views: make(map[string]bool, len(views)),
+			waiting: make(map[string]bool), refused: make(map[string]*controlv1.Nack),
+		}
+		for _, v := range views {
+			w.views[v] = true
+		}
+		for name, n := range f.nodes {
+			switch {
+			case f.concerns(w, n):
+				w.waiting[name] = false
+			case n.conn != nil && w.views[n.View] && pointOf(n.Active).Compare(point) >= 0 && n.ackedAt.After(commits[len(commits)-1].At):
+				f.took(w, n, n.ackedAt) // it was faster than this call
+			}
+		}
+		if len(f.waves) == maxWaves {
+			f.waves = append(f.waves[:0:0], f.waves[1:]...)
+		}
+		f.waves = append(f.waves, w)
+	}
+	f.notify()
+}
+
+// acked takes n off the waves that its version covers. f.mu is held.
+func (f *Fleet) acked(n *node, a *controlv1.Ack) {
+	have := distribution.Point{Epoch: a.GetEpoch(), Version: a.GetVersion()}
+	now := f.opt.Now()
+	for _, w := range f.waves {
+		if have.Compare(w.point) < 0 {
+			continue
+		}
+		_, hadRefused := w.refused[n.Node]
+		late, waiting := w.waiting[n.Node]
+		if !waiting && !hadRefused {
+			continue
+		}
+		delete(w.waiting, n.Node)
+		delete(w.refused, n.Node)
+		if late || !waiting {
+			w.acked++
+			continue
+		}
+		f.took(w, n, now)
+	}
+}
+
+// took counts one acknowledgement of w with its time. f.mu is held.
+func (f *Fleet) took(w *wave, n *node, at time.Time) {
+	w.acked++
+	took := max(0, at.Sub(w.commits[len(w.commits)-1].At))
+	w.took = append(w.took, took)
+	f.metrics.observe(n.region, took, f.opt.Target)
+}
+
+// nacked marks n as refusing the waves up to the version that it refused. f.mu is held.
+func (f *Fleet) nacked(n *node, k *controlv1.Nack) {
+	refused := distribution.Point{Epoch: k.GetEpoch(), Version: k.GetVersion()}
+	for _, w := range f.waves {
+		if _, waiting := w.waiting[n.Node]; waiting && w.point.Compare(refused) <= 0 {
+			delete(w.waiting, n.Node)
+			w.refused[n.Node] = k
+		}
+	}
+}
+
+// Joined is a node that has joined the domain.
+type Joined struct {
+	Name string
+	// Until is when its certificate stops being accepted.
+	Until time.Time
+}
+
+// Progress is how far a version has got.
+type Progress struct {
+	Version                                uint64
+	Concerned, Acked, Nacked, Disconnected uint64
+	P50, P99, Last                         time.Duration
+	Nacks                                  map[string]*controlv1.Nack // at most 10
+	// Done: views are published up to the version, no connected node that it
+	// concerns is outstanding, and none is awaited.
+	Done bool
+	// Again is when to look again though nothing has changed; 0: never.
+	Again time.Duration
+}
+
+// Progress tells how far version has got. joined yields all nodes. Within Grace
+// after the hub began to serve, nodes that have not connected since, and whose
+// certificate would let them, are awaited.
+func (f *Fleet) Progress(version uint64, joined iter.Seq[Joined]) Progress {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := Progress{Version: version, Nacks: make(map[string]*controlv1.Nack)}
+	now := f.opt.Now()
+	awaited := false
+	for j := range joined {
+		n := f.nodes[j.Name]
+		if n == nil || n.conn == nil && n.Active.GetVersion() < version {
+			p.Disconnected++
+		}
+		awaited = awaited || n == nil && now.Before(j.Until)
+	}
+	if awaited {
+		p.Again = Grace
+		if !f.serving.IsZero() {
+			p.Again = max(0, f.serving.Add(Grace).Sub(now))
+		}
+	}
+	if f.settled < version {
+		return p
+	}
+	p.Done = p.Again == 0
+	if w := f.waveOf(version); w != nil { // else it is too long ago to remember
+		f.answers(&p, w)
+	}
+	return p
+}
+
+// answers counts what became of a wave. f.mu is held.
+func (f *Fleet) answers(p *Progress, w *wave) {
+	p.Acked, p.Nacked = w.acked, uint64(len(w.refused))
+	outstanding := uint64(0)
+	for name := range w.waiting {
+		switch n := f.nodes[name]; {
+		case n == nil || n.conn == nil:
+		case f.holds(n): // it came there another way: a later change took this one back
+			p.Acked++
+		default:
+			outstanding++
+		}
+	}
+	p.Concerned = p.Acked + p.Nacked + outstanding
+	p.Done = p.Done && outstanding == 0
+	took := sortedCopy(w.took)
+	if len(took) > 0 {
+		before := w.commits[len(w.commits)-1].At.Sub(w.at(p.Version)) // an earlier entry of the same publication waited longer
+		p.P50, p.P99, p.Last = percentile(took, 0.50)+before, percentile(took, 0.99)+before, took[len(took)-1]+before
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.refused)) {
+		if len(p.Nacks) == maxNacks {
+			break
+		}
+		p.Nacks[name] = w.refused[name]
+	}
+}
+
+// waveOf finds the publication that covered version. f.mu is held.
+func (f *Fleet) waveOf(version uint64) *wave {
+	for _, w := range f.waves {
+		for _, c := range w.commits {
+			if c.Version == version {
+				return w
+			}
+		}
+	}
+	return nil
+}
+
+type metrics struct {
+	connected prometheus.Gauge
+	seconds   *prometheus.HistogramVec
+	slo       *prometheus.CounterVec
+	nacks     *prometheus.CounterVec
+	regions   map[string]bool // Fleet.mu
+}
+
+func newMetrics() metrics {
+	return metrics{
+		connected: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "meshkit_agents_connected", Help: "Agents with an open control stream to this hub.",
+		}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "meshkit_propagation_seconds", Help: "Time from the durable append of a change to an agent's acknowledgement of it, by the agent's region.",
+			Buckets: []float64{.005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 60},
+		}, []string{"region"}),
+		slo: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "meshkit_propagation_slo_total", Help: "Acknowledgements within and beyond the region's target in DomainSettings (result: within, exceeded).",
+		}, []string{"region", "result"}),
+		nacks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "meshkit_agent_nacks_total", Help: "Versions that agents refused or reverted, by code; a request for a snapshot counts as well.",
+		}, []string{"code"}),
+		regions: make(map[string]bool),
+	}
+}
+
+func (m *metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.connected, m.seconds, m.slo, m.nacks}
+}
+
+// observe counts one acknowledgement. The label region comes from join tokens, but
+// the number of its values is bounded all the same.
+func (m *metrics) observe(region string, took time.Duration, target func(string) (time.Duration, bool)) {
+	label := region
+	if label == "" {
+		label = "none"
+	}
+	if !m.regions[label] {
+		if len(m.regions) >= maxRegions {
+			label = "other"
+		}
+		m.regions[label] = true
+	}
+	m.seconds.WithLabelValues(label).Observe(took.Seconds())
+	if p99, ok := target(region); ok {
+		result := "within"
+		if took > p99 {
+			result = "exceeded"
+		}
+		m.slo.WithLabelValues(label, result).Inc()
+	}
+}

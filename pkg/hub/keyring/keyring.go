@@ -1,0 +1,365 @@
+// Package keyring holds what a hub signs with and what it is believed by: its
+// config key, and the domain's trust metadata as the log has it. It also makes
+// the entries that change them: key rotation, dropping a hub, publishing metadata
+// that was signed elsewhere, extending a keyset that is about to expire.
+//
+// A rotation never leaves a moment in which an agent refuses what the hub signs:
+//
+//  1. a keyset that lists the old and the new key is committed and sent;
+//  2. the hub signs everything again with the new key;
+//  3. a keyset without the old key is committed and sent.
+//
+// A crash after 1 or 2 leaves both keys listed, which is safe; the next rotation
+// drops all but its own. Key files are named "config", then "config-N" with the
+// version of the keyset that first lists them.
+//
+// All methods are safe for concurrent use.
+package keyring
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
+	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/replica"
+	"github.com/meshkit/meshkit/pkg/sign"
+	"github.com/meshkit/meshkit/pkg/state"
+	"github.com/meshkit/meshkit/pkg/store"
+	"github.com/meshkit/meshkit/pkg/trust"
+)
+
+// Names of keys in the hub's key directory.
+const (
+	ConfigKey = "config"
+	KeysetKey = "keyset"
+)
+
+// Lifetimes of what the hub makes. A keyset is extended when less than KeysetRenew
+// of its time is left.
+const (
+	KeysetLifetime = 365 * 24 * time.Hour
+	KeysetRenew    = 120 * 24 * time.Hour
+)
+
+// Proposer appends entries to the log; *replica.Replica is one.
+type Proposer interface {
+	Current() *replica.Current
+	Propose(ctx context.Context, f func(*replica.Current, time.Time) (replica.Proposal, error)) (store.Entry, error)
+}
+
+// Options of a keyring.
+type Options struct {
+	Domain string
+	Hub    string
+	// Keys holds the hub's private keys. The keyset key may be elsewhere: then the
+	// hub cannot change the keyset by itself.
+	Keys   sign.Driver
+	Logger *slog.Logger
+}
+
+// InForce is what holds at one moment. It is immutable.
+type InForce struct {
+	Anchors *trust.Anchors
+	// Signer is nil when the keyset lists no key that this hub holds.
+	Signer *sign.Signer
+}
+
+// Keyring is the hub's keys and trust metadata. Use New and Follow.
+type Keyring struct {
+	opt     Options
+	current atomic.Pointer[InForce]
+	rotate  sync.Mutex // serializes rotations
+
+	mu     sync.Mutex // guards below, and stores to current
+	keyset []byte
+	roots  int
+	seq    uint64 // of the state that was followed last
+}
+
+// New makes a keyring that knows no metadata yet.
+func New(opt Options) *Keyring {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Keyring{opt: opt}
+}
+
+// Current is what is in force; nil before the first Follow.
+func (k *Keyring) Current() *InForce { return k.current.Load() }
+
+// Follow takes over the trust metadata of a state; changed tells whether it
+// differs from before. A state that is older than one followed before changes
+// nothing: callers come from several goroutines.
+func (k *Keyring) Follow(ctx context.Context, s *state.State) (changed bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if s.Seq() < k.seq {
+		return false, nil
+	}
+	cur := k.current.Load()
+	if cur != nil && k.roots == len(s.Roots()) && bytes.Equal(k.keyset, s.Keyset()) {
+		return false, nil
+	}
+	anchors, err := Anchors(k.opt.Domain, s)
+	if err != nil {
+		return false, err
+	}
+	next := &InForce{Anchors: anchors}
+	if cur != nil && k.lists(anchors, cur.Signer) {
+		next.Signer = cur.Signer
+	} else {
+		next.Signer = k.find(ctx, anchors)
+	}
+	k.current.Store(next)
+	k.keyset, k.roots, k.seq = s.Keyset(), len(s.Roots()), s.Seq()
+	return true, nil
+}
+
+// Anchors verifies the trust metadata of a state.
+func Anchors(domain string, s *state.State) (*trust.Anchors, error) {
+	return trust.FromMetadata(domain, &trustv1.Metadata{Roots: s.Roots(), Keyset: s.Keyset(), CaBundle: s.CABundle()})
+}
+
+func (k *Keyring) lists(a *trust.Anchors, s *sign.Signer) bool {
+	return s != nil && slices.Contains(k.own(a), s.KeyID())
+}
+
+// own lists the ids of this hub's keys.
+func (k *Keyring) own(a *trust.Anchors) []string {
+	var ids []string
+	for _, h := range a.Hubs() {
+		if h.Hub == k.opt.Hub {
+			ids = append(ids, h.KeyID)
+		}
+	}
+	return ids
+}
+
+// find opens the newest of the hub's keys that the keyset lists.
+func (k *Keyring) find(ctx context.Context, a *trust.Anchors) *sign.Signer {
+	if len(k.own(a)) == 0 {
+		return nil
+	}
+	for v := a.KeysetVersion(); v > 0; v-- {
+		name := rotatedName(v)
+		if v == 1 {
+			name = ConfigKey
+		}
+		s, err := sign.Open(ctx, k.opt.Keys, name)
+		if err == nil && k.lists(a, s) {
+			return s
+		}
+		if err != nil && fault.CodeOf(err) != fault.CodeKeyNotFound {
+			k.opt.Logger.Warn("config key not usable", "key", name, "err", err)
+		}
+	}
+	return nil
+}
+
+func rotatedName(keysetVersion uint64) string { return fmt.Sprintf("%s-%d", ConfigKey, keysetVersion) }
+
+// Signer gives the key to sign with.
+func (k *Keyring) Signer() (*sign.Signer, *trust.Anchors, error) {
+	cur := k.current.Load()
+	if cur == nil || cur.Signer == nil {
+		return nil, nil, fault.New(fault.CodeSigningStopped, "the keyset lists no key that hub %s holds", k.opt.Hub)
+	}
+	return cur.Signer, cur.Anchors, nil
+}
+
+// Health tells why the hub cannot sign, or what has expired; nil when all is well.
+func (k *Keyring) Health(now time.Time) error {
+	if _, _, err := k.Signer(); err != nil {
+		return err
+	}
+	return k.current.Load().Anchors.Expired(now)
+}
+
+// Caller is who asked for a change, for the log.
+type Caller struct {
+	Author, Origin, RequestID, Traceparent string
+	Fingerprint                            []byte
+}
+
+// change edits the keyset through the log. edit sees the anchors that the entry
+// will follow.
+func (k *Keyring) change(ctx context.Context, p Proposer, c Caller, reason string, edit func(*trust.Anchors, time.Time) (*trustv1.Metadata, error)) error {
+	_, err := p.Propose(ctx, func(cur *replica.Current, now time.Time) (replica.Proposal, error) {
+		anchors, err := Anchors(k.opt.Domain, cur.State)
+		if err != nil {
+			return replica.Proposal{}, err
+		}
+		m, err := edit(anchors, now)
+		if err != nil {
+			return replica.Proposal{}, err
+		}
+		next, err := anchors.Update(m, now)
+		if err != nil {
+			return replica.Proposal{}, err
+		}
+		added := next.Metadata(anchors.RootVersion(), anchors.KeysetVersion())
+		if added == nil {
+			return replica.Proposal{}, errNothingNew
+		}
+		payload := &logv1.TrustUpdated{Roots: added.GetRoots(), Keyset: added.GetKeyset(), CaBundle: added.GetCaBundle(), Reason: reason, Fingerprint: c.Fingerprint}
+		return replica.Proposal{Kind: state.KindTrustUpdated, Payload: payload, Author: c.Author, Origin: c.Origin, RequestID: c.RequestID, Traceparent: c.Traceparent}, nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = k.Follow(ctx, p.Current().State)
+	return err
+}
+
+var errNothingNew = fault.New(fault.CodeBadRequest, "the metadata brings nothing new")
+
+// edit makes the next keyset with the keyset key of this hub.
+func (k *Keyring) edit(ctx context.Context, a *trust.Anchors, e trust.KeysetEdit) (*trustv1.Metadata, error) {
+	signer, err := sign.Open(ctx, k.opt.Keys, KeysetKey)
+	if err != nil {
+		return nil, fault.New(fault.CodeKeysetKeyMissing, "open the keyset key: %w", err)
+	}
+	keyset, err := trust.EditKeyset(a.KeysetBytes(), e, signer)
+	if err != nil {
+		return nil, err
+	}
+	return &trustv1.Metadata{Keyset: keyset, CaBundle: a.CABundle()}, nil
+}
+
+// Rotate gives the hub a new config key. resign must sign everything that is
+// published again, with Signer, before it returns.
+func (k *Keyring) Rotate(ctx context.Context, p Proposer, c Caller, resign func(context.Context) error) (*adminv1.RotateHubKeyResponse, error) {
+	k.rotate.Lock()
+	defer k.rotate.Unlock()
+	cur := k.Current()
+	if cur == nil {
+		return nil, fault.New(fault.CodeReadOnly, "the hub has not read its log yet")
+	}
+	if done, err := k.rotated(p, c); done != nil || err != nil {
+		return done, err // by another call with the same request id
+	}
+	out := &adminv1.RotateHubKeyResponse{Hub: k.opt.Hub}
+	if cur.Signer != nil {
+		out.OldKeyId = cur.Signer.KeyID()
+	}
+	fresh, err := k.create(ctx, cur.Anchors.KeysetVersion()+1)
+	if err != nil {
+		return nil, err
+	}
+	out.NewKeyId = fresh.KeyID()
+	step := c
+	step.RequestID, step.Fingerprint = "", nil // the last step answers for the request
+	err = k.change(ctx, p, step, "rotate the config key of hub "+k.opt.Hub, func(a *trust.Anchors, now time.Time) (*trustv1.Metadata, error) {
+		return k.edit(ctx, a, trust.KeysetEdit{Add: map[string][]sign.PublicKey{k.opt.Hub: {fresh.Public()}}, Expires: expiry(a, now)})
+	})
+	if err != nil {
+		return nil, err
+	}
+	k.use(fresh)
+	if err := resign(ctx); err != nil {
+		return nil, fmt.Errorf("sign with the new key: %w", err)
+	}
+	err = k.change(ctx, p, c, "retire the old config key of hub "+k.opt.Hub, func(a *trust.Anchors, now time.Time) (*trustv1.Metadata, error) {
+		drop := slices.DeleteFunc(k.own(a), func(id string) bool { return id == fresh.KeyID() })
+		return k.edit(ctx, a, trust.KeysetEdit{DropKeys: drop, Expires: expiry(a, now)})
+	})
+	if err != nil {
+		return nil, err
+	}
+	out.KeysetVersion = k.Current().Anchors.KeysetVersion()
+	k.opt.Logger.Info("config key rotated", "old", out.OldKeyId, "new", out.NewKeyId, "keyset", out.KeysetVersion)
+	return out, nil
+}
+
+// rotated is the answer to a rotation that was done before; nil if it was not.
+func (k *Keyring) rotated(p Proposer, c Caller) (*adminv1.RotateHubKeyResponse, error) {
+	if c.RequestID == "" {
+		return nil, nil
+	}
+	done, ok := p.Current().State.Request(c.RequestID)
+	switch {
+	case !ok:
+		return nil, nil
+	case !bytes.Equal(done.GetFingerprint(), c.Fingerprint):
+		return nil, fault.New(fault.CodeRequestIDReused, "request id %q was used for another request, committed as entry %d", c.RequestID, done.GetSeq())
+	}
+	signer, anchors, err := k.Signer()
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.RotateHubKeyResponse{Hub: k.opt.Hub, NewKeyId: signer.KeyID(), KeysetVersion: anchors.KeysetVersion()}, nil
+}
+
+// create makes the key for a keyset version, or finds the one that a rotation
+// made which did not get further.
+func (k *Keyring) create(ctx context.Context, keysetVersion uint64) (*sign.Signer, error) {
+	s, err := sign.Create(ctx, k.opt.Keys, rotatedName(keysetVersion), sign.Ed25519)
+	if fault.CodeOf(err) == fault.CodeKeyExists {
+		return sign.Open(ctx, k.opt.Keys, rotatedName(keysetVersion))
+	}
+	return s, err
+}
+
+// use makes s the signing key.
+func (k *Keyring) use(s *sign.Signer) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	next := *k.current.Load()
+	next.Signer = s
+	k.current.Store(&next)
+}
+
+// expiry extends a keyset that is being changed anyway; it never shortens it.
+func expiry(a *trust.Anchors, now time.Time) time.Time {
+	if t := now.Add(KeysetLifetime); t.After(a.KeysetExpires()) {
+		return t
+	}
+	return a.KeysetExpires()
+}
+
+// DropHub removes all keys of a hub from the keyset: agents refuse what it signs
+// from then on.
+func (k *Keyring) DropHub(ctx context.Context, p Proposer, c Caller, hub, reason string) (keysetVersion uint64, err error) {
+	if hub == k.opt.Hub {
+		return 0, fault.New(fault.CodeOwnKey, "hub %s is the one that answers", hub)
+	}
+	err = k.change(ctx, p, c, reason, func(a *trust.Anchors, now time.Time) (*trustv1.Metadata, error) {
+		if !slices.ContainsFunc(a.Hubs(), func(h trust.HubKey) bool { return h.Hub == hub }) {
+			return nil, fault.New(fault.CodeNoSuchHub, "the keyset lists no key for hub %q", hub)
+		}
+		return k.edit(ctx, a, trust.KeysetEdit{DropHubs: []string{hub}, Expires: expiry(a, now)})
+	})
+	if err != nil {
+		return 0, err
+	}
+	return k.Current().Anchors.KeysetVersion(), nil
+}
+
+// Publish installs metadata that was signed elsewhere.
+func (k *Keyring) Publish(ctx context.Context, p Proposer, c Caller, m *trustv1.Metadata, reason string) (*trust.Anchors, error) {
+	err := k.change(ctx, p, c, reason, func(*trust.Anchors, time.Time) (*trustv1.Metadata, error) { return m, nil })
+	if err != nil {
+		return nil, err
+	}
+	return k.Current().Anchors, nil
+}
+
+// Extend renews a keyset that is about to expire; it does nothing otherwise.
+func (k *Keyring) Extend(ctx context.Context, p Proposer, now time.Time) error {
+	cur := k.Current()
+	if cur == nil || cur.Anchors.KeysetExpires().Sub(now) > KeysetRenew {
+		return nil
+	}
+	return k.change(ctx, p, Caller{}, "extend the keyset", func(a *trust.Anchors, now time.Time) (*trustv1.Metadata, error) {
+		return k.edit(ctx, a, trust.KeysetEdit{Expires: now.Add(KeysetLifetime)})
+	})
+}

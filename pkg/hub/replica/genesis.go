@@ -1,0 +1,37 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/state"
+	"github.com/meshkit/meshkit/pkg/store"
+)
+
+// Genesis writes a domain's first entry into an empty log. It refuses a log that
+// has one.
+func Genesis(ctx context.Context, l *store.Log, holder store.Holder, author string, now time.Time, first *logv1.DomainCreated) error {
+	tenure, err := l.Campaign(ctx, holder)
+	if err != nil {
+		return fmt.Errorf("campaign for the lease of the new log: %w", err)
+	}
+	payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(first)
+	if err != nil {
+		return fmt.Errorf("encode the first entry: %w", err)
+	}
+	_, err = tenure.Submit(ctx, func(next store.Position) (store.Draft, error) {
+		if next.Seq != 1 {
+			return store.Draft{}, fault.New(fault.CodeInitNotEmpty, "the log has %d entries already", next.Seq-1)
+		}
+		return store.Draft{Kind: state.KindDomainCreated, Author: author, Time: now, Payload: payload}, nil
+	})
+	if rerr := tenure.Resign(ctx); err == nil {
+		err = rerr
+	}
+	return err
+}

@@ -1,0 +1,216 @@
+// Package replica is one hub's copy of a domain: it follows the domain's log,
+// folds it into a state and a graph that readers use without locks, and, while it
+// holds the lease, is the log's only writer.
+//
+//	r := replica.New(replica.Options{Open: open, Holder: holder, Logger: log})
+//	go r.Run(ctx)                          // until ctx ends
+//	cur := r.Current()                     // never nil once Ready is closed
+//	entry, err := r.Propose(ctx, func(cur *Current, now time.Time) (Proposal, error) { … })
+//
+// # Writing
+//
+// Proposals are evaluated one after the other in the log's writer goroutine,
+// each on the state that the ones before it will leave (the pending state), so
+// a check made in a proposal still holds when its entry is committed. Several
+// proposals share one append. When it succeeds, the pending states become
+// current before any Propose returns, so a caller reads its own writes; when it
+// fails, they are dropped.
+//
+// # When something is wrong
+//
+// A store that cannot be written leaves the replica read-only; it probes by
+// itself and resumes when the probe succeeds. A store whose engine failed is
+// closed and opened again. An entry that cannot be applied, or a log that is not
+// the one followed so far, freezes the replica: it serves the last good state,
+// gives up the lease and waits for people. Health tells all of this.
+//
+// All methods are safe for concurrent use.
+package replica
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/graph"
+	"github.com/meshkit/meshkit/pkg/resource"
+	"github.com/meshkit/meshkit/pkg/state"
+	"github.com/meshkit/meshkit/pkg/store"
+)
+
+// Options of a replica.
+type Options struct {
+	// Open opens the domain's log; called again when the engine failed.
+	Open func(ctx context.Context) (*store.Log, error)
+	// Domain is the name that the log must have.
+	Domain string
+	// Holder is this hub, as the lease and TermStarted name it.
+	Holder store.Holder
+	// Author is this hub's SPIFFE ID, for its own entries.
+	Author string
+	Logger *slog.Logger
+	// Now is the clock; nil means time.Now. Entry times never go back even if
+	// it does.
+	Now func() time.Time
+	// SnapshotEntries and SnapshotBytes say after how much new log a snapshot is
+	// taken and the log behind it trimmed. 0 means 10,000 entries and 64 MiB.
+	SnapshotEntries uint64
+	SnapshotBytes   int64
+	// Probe is how often a read-only replica tries to write; 0 means 2 s.
+	Probe time.Duration
+}
+
+// Current is what the log folds into at one point. It is immutable.
+type Current struct {
+	State *state.State
+	Graph *graph.Graph
+}
+
+// Commit tells of one entry that moved the config sequence.
+type Commit struct {
+	Seq, Term uint64
+	// At is when this hub learned that the entry is durable.
+	At          time.Time
+	Traceparent string
+}
+
+// commitsKept bounds the ring of Commits.
+const commitsKept = 1024
+
+// Replica follows and, as leader, writes one domain's log. Use New and Run.
+type Replica struct {
+	opt   Options
+	log   *slog.Logger
+	ready chan struct{} // closed when the first replay is done
+
+	current atomic.Pointer[Current]
+
+	mu         sync.Mutex // guards all below, and stores to current
+	changed    chan struct{}
+	commits    []Commit // oldest first, at most commitsKept
+	pending    []speculation
+	tenure     *store.Tenure
+	tenureMove chan struct{} // closed and replaced when tenure changes
+	logOpen    *store.Log
+	frozen     error // no way forward without people
+	trouble    error // the store's last refusal to write or read
+	backlog    backlog
+}
+
+// backlog is the log that no snapshot covers yet.
+type backlog struct {
+	entries uint64
+	bytes   int64
+}
+
+// New makes a replica that has read nothing yet.
+func New(opt Options) *Replica {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.SnapshotEntries == 0 {
+		opt.SnapshotEntries = 10_000
+	}
+	if opt.SnapshotBytes == 0 {
+		opt.SnapshotBytes = 64 << 20
+	}
+	if opt.Probe == 0 {
+		opt.Probe = 2 * time.Second
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Replica{
+		opt: opt, log: opt.Logger, ready: make(chan struct{}),
+		changed: make(chan struct{}), tenureMove: make(chan struct{}),
+	}
+}
+
+// Ready is closed once the log has been replayed and Current may be used.
+func (r *Replica) Ready() <-chan struct{} { return r.ready }
+
+// Current is the newest state; nil before Ready.
+func (r *Replica) Current() *Current { return r.current.Load() }
+
+// Watch gives the newest state and a channel that is closed when there is a
+// newer one.
+func (r *Replica) Watch() (*Current, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.current.Load(), r.changed
+}
+
+// CommitsAfter lists the entries after seq that moved the config sequence, oldest
+// first; at most the newest 1,024 are known.
+func (r *Replica) CommitsAfter(seq uint64) []Commit {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := len(r.commits)
+	for i > 0 && r.commits[i-1].Seq > seq {
+		i--
+	}
+	return append([]Commit(nil), r.commits[i:]...)
+}
+
+// Leading tells whether this hub holds the lease, and its term.
+func (r *Replica) Leading() (term uint64, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tenure == nil {
+		return 0, false
+	}
+	return r.tenure.Term(), true
+}
+
+// Leader tells who holds the lease. The answer may be out of date when it
+// arrives.
+func (r *Replica) Leader(ctx context.Context) (store.Holder, uint64, error) {
+	r.mu.Lock()
+	l := r.logOpen
+	r.mu.Unlock()
+	if l == nil {
+		return store.Holder{}, 0, fault.New(fault.CodeReadOnly, "the log is not open")
+	}
+	return l.Leader(ctx)
+}
+
+// Health tells why the replica cannot write, or nil. A follower whose leader is
+// elsewhere is healthy.
+func (r *Replica) Health() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.frozen != nil:
+		return fault.New(fault.CodeReadOnly, "serving the last good state, read-only: %w", r.frozen)
+	case r.trouble != nil:
+		return fault.New(fault.CodeReadOnly, "the store cannot be used: %w", r.trouble)
+	case r.current.Load() == nil:
+		return fault.New(fault.CodeReadOnly, "the log is still being read")
+	}
+	return nil
+}
+
+// graphOf builds the graph of a whole state.
+func graphOf(s *state.State) *graph.Graph {
+	changes := make([]graph.Change, 0, s.Len())
+	for res := range s.Resources("", "") {
+		changes = append(changes, graph.Change{Key: res.Key, Content: res.Content})
+	}
+	g, _ := graph.New().Update(changes)
+	return g
+}
+
+// changesOf gives what the keys hold in s, as changes of a graph.
+func changesOf(s *state.State, keys []resource.Key) []graph.Change {
+	out := make([]graph.Change, len(keys))
+	for i, k := range keys {
+		out[i].Key = k
+		if res, ok := s.Get(k); ok {
+			out[i].Content = res.Content
+		}
+	}
+	return out
+}

@@ -1,0 +1,157 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/store"
+	"github.com/meshkit/meshkit/pkg/store/memstore"
+	"github.com/meshkit/meshkit/pkg/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// domain is a store with a first entry, and hooks for its faults.
+func domain(t *testing.T) *memstore.Server {
+	t.Helper()
+	s := memstore.New(memstore.Options{})
+	l, err := store.Open(t.Context(), s.Driver(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := &logv1.DomainCreated{Domain: "d", Root: []byte("r"), Keyset: []byte("k")}
+	if err := Genesis(t.Context(), l, store.Holder{Name: "h"}, "spiffe://d/hub/h", time.Now(), first); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func options(s *memstore.Server, wrap func(store.Driver) store.Driver) Options {
+	return Options{
+		Domain: "d", Holder: store.Holder{Name: "h"}, Author: "spiffe://d/hub/h", Probe: 10 * time.Millisecond,
+		Open: func(ctx context.Context) (*store.Log, error) {
+			d := s.Driver()
+			opts := store.Options{Blobs: d.(store.Blobs)}
+			if wrap != nil {
+				d = wrap(d)
+			}
+			return store.Open(ctx, d, opts)
+		},
+	}
+}
+
+// start runs a replica until the test ends, once it is ready.
+func start(t *testing.T, opt Options) *Replica {
+	t.Helper()
+	r := New(opt)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	select {
+	case <-r.Ready():
+	case err := <-ended:
+		ended <- err
+		t.Fatal(err)
+	}
+	return r
+}
+
+// ends runs a replica that is expected to give up before it is ready.
+func ends(t *testing.T, opt Options) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	err := New(opt).Run(ctx)
+	if ctx.Err() != nil {
+		t.Fatal("the replica goes on trying, and nobody is told")
+	}
+	return err
+}
+
+func TestAnEmptyLogOrAnotherDomainsEndsTheStart(t *testing.T) {
+	if err := ends(t, options(memstore.New(memstore.Options{}), nil)); !errors.Is(err, fault.CodeInitIncomplete) {
+		t.Errorf("empty log: %v, want %s", err, fault.CodeInitIncomplete)
+	}
+	opt := options(domain(t), nil)
+	opt.Domain = "other"
+	if err := ends(t, opt); !errors.Is(err, fault.CodeStoreDomain) {
+		t.Errorf("log of another domain: %v, want %s", err, fault.CodeStoreDomain)
+	}
+}
+
+// The engine fails, and when it is opened again the first reads fail too: that
+// passes, and the hub must not stay read-only until people come.
+func TestAStoreThatIsSlowToComeBackDoesNotFreezeTheReplica(t *testing.T) {
+	var fail atomic.Bool // the next append
+	var opened atomic.Int32
+	r := start(t, options(domain(t), func(d store.Driver) store.Driver {
+		n := opened.Add(1)
+		var reads atomic.Int32
+		return &storetest.Faults{
+			Driver: d,
+			OnAppend: func(_ context.Context, _ store.Batch, next func() error) error {
+				if fail.CompareAndSwap(true, false) {
+					return fault.New(fault.CodeStoreFailed, "input/output error")
+				}
+				return next()
+			},
+			OnRead: func(_ context.Context, _ uint64, limit int, next func() (store.Page, error)) (store.Page, error) {
+				// Open has read by then; what fails is the replica's own first read.
+				if n == 2 && limit == 1 && reads.Add(1) == 2 {
+					return store.Page{}, fault.New(fault.CodeStoreUnavailable, "not reachable yet")
+				}
+				return next()
+			},
+		}
+	}))
+	write := func(ctx context.Context) error {
+		_, err := r.Propose(ctx, func(*Current, time.Time) (Proposal, error) {
+			return Proposal{Kind: "TermStarted", Payload: &logv1.TermStarted{Hub: "h"}}, nil
+		})
+		return err
+	}
+	if err := write(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	fail.Store(true)
+	if err := write(t.Context()); err == nil {
+		t.Fatal("a failed engine committed")
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		err := write(t.Context())
+		if err == nil {
+			break
+		}
+		if r.isFrozen() || time.Now().After(deadline) {
+			t.Fatalf("frozen by %v; last answer %v", r.frozenBy(), err)
+		}
+	}
+	if opened.Load() < 3 {
+		t.Errorf("the store was opened %d times: the read that fails was not met", opened.Load())
+	}
+}
+
+func TestTheRingOfCommitsIsBounded(t *testing.T) {
+	r := New(Options{})
+	for seq := range uint64(3 * commitsKept) {
+		r.keepCommit(Commit{Seq: seq})
+	}
+	if n := len(r.commits); n != commitsKept || r.commits[n-1].Seq != 3*commitsKept-1 {
+		t.Errorf("%d commits are kept, the newest %v", n, r.commits[n-1])
+	}
+}

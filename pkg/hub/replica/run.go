@@ -1,0 +1,406 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
+	"github.com/meshkit/meshkit/pkg/backoff"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/state"
+	"github.com/meshkit/meshkit/pkg/store"
+)
+
+// readPage is how many entries one read of the log asks for.
+const readPage = 512
+
+// errReopen says that the store's engine must be opened again.
+var errReopen = errors.New("store engine failed")
+
+// Run follows the log, campaigns for the lease and leads while it is held, until
+// ctx ends: then it resigns, closes the log and returns nil. An error is one
+// that no retry mends: before it was ready for the first time, the log could not
+// be opened or read, is empty or is another domain's. Once it was ready, it goes
+// on with what it has and tries again for as long as it takes.
+func (r *Replica) Run(ctx context.Context) error {
+	b := backoff.New(backoff.Policy{Base: 100 * time.Millisecond, Cap: 5 * time.Second})
+	for {
+		l, err := r.opt.Open(ctx)
+		if err == nil {
+			if err = r.serve(ctx, l); r.isReady() {
+				b.Reset()
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !r.isReady() {
+			return fmt.Errorf("open the log: %w", err)
+		}
+		r.noteTrouble(err)
+		r.log.Error("store closed; opening it again", "err", err)
+		if b.Wait(ctx) != nil {
+			return nil
+		}
+	}
+}
+
+// serve uses one opened log until ctx ends or its engine fails.
+func (r *Replica) serve(ctx context.Context, l *store.Log) (err error) {
+	defer func() {
+		r.setLog(nil)
+		if cerr := l.Close(); cerr != nil && err == nil {
+			err = fmt.Errorf("close the log: %w", cerr)
+		}
+	}()
+	r.setLog(l)
+	if err := r.load(ctx, l); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		if r.isFrozen() {
+			<-ctx.Done()
+			return nil
+		}
+		tenure, err := r.campaign(ctx, l)
+		if err == nil {
+			err = r.lead(ctx, l, tenure)
+		}
+		if errors.Is(err, errReopen) || fault.CodeOf(err) == fault.CodeStoreFailed {
+			return err
+		}
+		if err != nil && ctx.Err() == nil {
+			r.log.Warn("lease is not held", "err", err)
+			_ = backoff.Sleep(ctx, backoff.Jitter(500*time.Millisecond, 0.5))
+		}
+	}
+	return nil
+}
+
+// load replays the log: from what is current, else from the newest snapshot,
+// else from the first entry.
+func (r *Replica) load(ctx context.Context, l *store.Log) error {
+	if r.current.Load() == nil {
+		s, err := loadSnapshot(ctx, l)
+		if err != nil {
+			return err
+		}
+		r.mu.Lock()
+		r.current.Store(&Current{State: s, Graph: graphOf(s)})
+		r.mu.Unlock()
+	} else if err := r.checkContinuity(ctx, l); err != nil {
+		if !isDamage(err) {
+			return err // the store is not well yet: it is opened again
+		}
+		r.lockedFreeze(err)
+		return nil
+	}
+	if err := r.catchUp(ctx, l); err != nil {
+		return err
+	}
+	if r.isReady() {
+		return nil
+	}
+	s := r.current.Load().State
+	if err := r.frozenBy(); err != nil && s.Seq() == 0 {
+		return err
+	}
+	if s.Seq() == 0 {
+		return fault.New(fault.CodeInitIncomplete, "the log is empty: `meshhub init` has not completed")
+	}
+	if r.opt.Domain != "" && s.Domain() != r.opt.Domain {
+		return fault.New(fault.CodeStoreDomain, "the log is of domain %q, not %q", s.Domain(), r.opt.Domain)
+	}
+	close(r.ready)
+	return nil
+}
+
+func loadSnapshot(ctx context.Context, l *store.Log) (*state.State, error) {
+	snap, err := l.LatestSnapshot(ctx)
+	if fault.KindOf(err) == fault.NotFound && err != nil {
+		return state.New(), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the newest snapshot: %w", err)
+	}
+	in := snap.Open(ctx)
+	defer in.Close()
+	s, err := state.ReadSnapshot(in)
+	if err != nil {
+		return nil, err
+	}
+	if s.Seq() != snap.Seq || s.Position().Hash != snap.Hash {
+		return nil, fault.New(fault.CodeBadSnapshot, "the snapshot of entry %d holds the state of entry %d", snap.Seq, s.Seq())
+	}
+	return s, nil
+}
+
+// checkContinuity holds a reopened log against the state that came from it.
+func (r *Replica) checkContinuity(ctx context.Context, l *store.Log) error {
+	pos := r.current.Load().State.Position()
+	entries, err := l.Read(ctx, pos.Seq-1, 1)
+	if fault.CodeOf(err) == fault.CodeTrimmed {
+		return nil // away for long: catchUp goes to the newest snapshot
+	}
+	if err != nil {
+		return fmt.Errorf("read entry %d again: %w", pos.Seq, err)
+	}
+	if len(entries) == 0 || entries[0].Hash != pos.Hash {
+		return fault.New(fault.CodeBadEntry, "the log does not hold entry %d as it was followed: it went back or was rewritten", pos.Seq)
+	}
+	return nil
+}
+
+// isDamage tells an error that people must mend from one that passes.
+func isDamage(err error) bool {
+	return fault.KindOf(err) == fault.Corrupt || fault.CodeOf(err) == fault.CodeBadEntry
+}
+
+// catchUp applies what the log has beyond the current state. An entry that
+// cannot be applied freezes the replica and is no error here.
+func (r *Replica) catchUp(ctx context.Context, l *store.Log) error {
+	for !r.isFrozen() {
+		entries, err := l.Read(ctx, r.current.Load().State.Seq(), readPage)
+		if fault.CodeOf(err) == fault.CodeTrimmed {
+			if err = r.jump(ctx, l); err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			if isDamage(err) {
+				r.lockedFreeze(err)
+				return nil
+			}
+			return fmt.Errorf("read the log: %w", err)
+		}
+		if len(entries) == 0 {
+			return nil
+		}
+		r.mu.Lock()
+		for _, e := range entries {
+			if err := r.advance(e); err != nil {
+				r.freeze(err)
+				break
+			}
+		}
+		r.mu.Unlock()
+	}
+	return nil
+}
+
+// jump goes to the newest snapshot, for a replica that was away so long that the
+// log was trimmed beyond it.
+func (r *Replica) jump(ctx context.Context, l *store.Log) error {
+	s, err := loadSnapshot(ctx, l)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.Seq() <= r.current.Load().State.Seq() {
+		return fault.New(fault.CodeBadSnapshot, "the log is trimmed beyond entry %d and no newer snapshot exists", r.current.Load().State.Seq())
+	}
+	r.current.Store(&Current{State: s, Graph: graphOf(s)})
+	r.keepCommit(Commit{Seq: s.ConfigSeq(), Term: s.ConfigEpoch(), At: time.Now()})
+	close(r.changed)
+	r.changed = make(chan struct{})
+	return nil
+}
+
+// campaign follows the log until this hub holds the lease.
+func (r *Replica) campaign(ctx context.Context, l *store.Log) (*store.Tenure, error) {
+	fctx, stop := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		failed := false
+		for fctx.Err() == nil && !r.isFrozen() {
+			err := r.catchUp(fctx, l)
+			if err == nil && failed {
+				failed = false
+				r.clearTrouble()
+			}
+			if err == nil {
+				err = l.Wait(fctx, r.current.Load().State.Seq())
+			}
+			if err != nil && fctx.Err() == nil {
+				failed = true
+				r.noteTrouble(err)
+				_ = backoff.Sleep(fctx, backoff.Jitter(time.Second, 0.3))
+			}
+		}
+		if r.isFrozen() {
+			stop(errFrozen)
+		}
+	})
+	tenure, err := l.Campaign(fctx, r.opt.Holder, store.OnCommit(r.committed), store.OnAbort(r.aborted))
+	stop(nil)
+	wg.Wait()
+	if err != nil {
+		return nil, fmt.Errorf("campaign for the lease: %w", err)
+	}
+	return tenure, nil
+}
+
+var errFrozen = errors.New("replica is frozen")
+
+// lead writes while the lease is held. It resigns before it returns.
+func (r *Replica) lead(ctx context.Context, l *store.Log, tenure *store.Tenure) error {
+	var wg sync.WaitGroup
+	defer func() {
+		r.setTenure(nil)
+		wg.Wait()
+		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if err := tenure.Resign(rctx); err != nil {
+			r.log.Warn("lease not released", "err", err)
+		}
+		r.aborted()
+	}()
+	r.aborted()
+	if err := r.catchUp(ctx, l); err != nil || r.isFrozen() {
+		return err
+	}
+	r.setTenure(tenure)
+	if err := r.startTerm(ctx); err != nil && tenure.Context().Err() == nil {
+		r.log.Error("first entry of the term not written", "term", tenure.Term(), "err", err)
+		r.noteTrouble(err)
+	} else {
+		r.log.Info("leading", "term", tenure.Term())
+	}
+	snapshotting := make(chan struct{}, 1)
+	tick := time.NewTicker(r.opt.Probe)
+	defer tick.Stop()
+	for {
+		_, changed := r.Watch()
+		if r.snapshotDue() {
+			select {
+			case snapshotting <- struct{}{}:
+				wg.Go(func() {
+					defer func() { <-snapshotting }()
+					r.snapshot(tenure.Context(), l, tenure)
+				})
+			default:
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tenure.Context().Done():
+			return fmt.Errorf("lease lost: %w", context.Cause(tenure.Context()))
+		case <-changed:
+		case <-tick.C:
+			if err := r.probe(ctx); err != nil {
+				return err
+			}
+		}
+		if r.isFrozen() {
+			return nil
+		}
+	}
+}
+
+// probe tries to write when the last write failed.
+func (r *Replica) probe(ctx context.Context) error {
+	r.mu.Lock()
+	trouble := r.trouble
+	r.mu.Unlock()
+	if trouble == nil {
+		return nil
+	}
+	if fault.CodeOf(trouble) == fault.CodeStoreFailed {
+		return fmt.Errorf("%w: %w", errReopen, trouble)
+	}
+	pctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := r.startTerm(pctx); err != nil {
+		return nil // noted by Propose; tried again
+	}
+	r.log.Info("store takes writes again")
+	return nil
+}
+
+// startTerm appends TermStarted: the first entry of a term, and harmless again.
+func (r *Replica) startTerm(ctx context.Context) error {
+	_, err := r.Propose(ctx, func(*Current, time.Time) (Proposal, error) {
+		return Proposal{Kind: state.KindTermStarted, Payload: &logv1.TermStarted{Hub: r.opt.Holder.Name, Address: r.opt.Holder.Address}}, nil
+	})
+	return err
+}
+
+func (r *Replica) snapshotDue() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.backlog.entries >= r.opt.SnapshotEntries || r.backlog.bytes >= r.opt.SnapshotBytes
+}
+
+// snapshot saves the current state and trims the log behind it. It runs beside
+// the writer: the state is immutable.
+func (r *Replica) snapshot(ctx context.Context, l *store.Log, tenure *store.Tenure) {
+	r.mu.Lock()
+	s := r.current.Load().State
+	r.backlog = backlog{}
+	r.mu.Unlock()
+	pos, begin := s.Position(), time.Now()
+	pr, pw := io.Pipe()
+	var wg sync.WaitGroup
+	wg.Go(func() { pw.CloseWithError(s.WriteSnapshot(pw)) })
+	err := l.SaveSnapshot(ctx, tenure, pos.Seq, pos.Hash, pr)
+	pr.CloseWithError(io.ErrClosedPipe)
+	wg.Wait()
+	if err == nil {
+		err = tenure.Trim(ctx, pos.Seq)
+	}
+	if err != nil {
+		r.noteTrouble(err)
+		r.log.Warn("snapshot not saved; the log keeps what it would cover", "seq", pos.Seq, "err", err)
+		return
+	}
+	r.log.Info("snapshot saved", "seq", pos.Seq, "took", time.Since(begin).Round(time.Millisecond))
+}
+
+func (r *Replica) setTenure(t *store.Tenure) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tenure = t
+	close(r.tenureMove)
+	r.tenureMove = make(chan struct{})
+}
+
+func (r *Replica) clearTrouble() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.trouble = nil
+}
+
+func (r *Replica) setLog(l *store.Log) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.logOpen = l
+}
+
+func (r *Replica) isFrozen() bool { return r.frozenBy() != nil }
+
+func (r *Replica) frozenBy() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.frozen
+}
+
+func (r *Replica) isReady() bool {
+	select {
+	case <-r.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+func (r *Replica) lockedFreeze(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.freeze(err)
+}

@@ -1,0 +1,171 @@
+package hub
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/meshkit/meshkit/pkg/backoff"
+	"github.com/meshkit/meshkit/pkg/ca"
+	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/join"
+	"github.com/meshkit/meshkit/pkg/hub/replica"
+	"github.com/meshkit/meshkit/pkg/identity"
+	"github.com/meshkit/meshkit/pkg/mtls"
+	"github.com/meshkit/meshkit/pkg/observe"
+	"github.com/meshkit/meshkit/pkg/state"
+)
+
+// upkeepEvery is how often the hub looks at its own certificate and keyset.
+const upkeepEvery = time.Minute
+
+// upkeep renews the hub's certificate and extends the keyset before they expire.
+func (h *Hub) upkeep(ctx context.Context) error {
+	select {
+	case <-h.replica.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	renewAt := h.opt.TLS.Renewal(time.Now())
+	for {
+		if now := time.Now(); now.After(renewAt) {
+			if err := h.renew(ctx); err != nil {
+				h.log.Warn("hub certificate not renewed; trying again", "expires", h.opt.TLS.NotAfter(), "err", err)
+			} else {
+				renewAt = h.opt.TLS.Renewal(now)
+			}
+		}
+		h.followBundle()
+		if _, leading := h.replica.Leading(); leading {
+			if err := h.keys.Extend(ctx, h.replica, time.Now()); err != nil {
+				h.log.Warn("keyset not extended; trying again", "err", err)
+			}
+		}
+		if backoff.Sleep(ctx, backoff.Jitter(upkeepEvery, 0.1)) != nil {
+			return nil
+		}
+	}
+}
+
+// followBundle takes over the CA bundle that the keyset describes.
+func (h *Hub) followBundle() {
+	f := h.keys.Current()
+	if f == nil || len(f.Anchors.CABundle()) == 0 || bytes.Equal(f.Anchors.CABundle(), h.opt.TLS.Bundle()) {
+		return
+	}
+	if err := h.opt.TLS.SetBundle(f.Anchors.CABundle()); err != nil {
+		h.log.Error("CA bundle of the keyset not usable", "keyset", f.Anchors.KeysetVersion(), "err", err)
+		return
+	}
+	h.log.Info("CA bundle replaced", "keyset", f.Anchors.KeysetVersion())
+}
+
+// renew issues the hub a new certificate, with a new key, and puts it to use.
+func (h *Hub) renew(ctx context.Context) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return fmt.Errorf("make a key: %w", err)
+	}
+	csr, err := ca.NewCSR(key, h.opt.TLS.ID())
+	if err != nil {
+		return err
+	}
+	leaf := h.opt.TLS.Certificate().Leaf
+	cert, err := h.opt.Authority.Issue(ctx, ca.Request{CSR: csr, ID: h.opt.TLS.ID(), DNSNames: leaf.DNSNames, IPs: addresses(leaf.IPAddresses)})
+	if err != nil {
+		return err
+	}
+	_, err = h.replica.Propose(ctx, func(*replica.Current, time.Time) (replica.Proposal, error) {
+		return replica.Proposal{Kind: state.KindCertificateIssued, Payload: join.Issued(cert)}, nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := h.opt.TLS.SetCertificate(tls.Certificate{Certificate: cert.Chain, PrivateKey: key}); err != nil {
+		return err
+	}
+	h.log.Info("hub certificate renewed", "serial", cert.Serial, "expires", cert.NotAfter)
+	if h.opt.SaveTLS != nil {
+		return h.opt.SaveTLS()
+	}
+	return nil
+}
+
+// webServer serves metrics to operators and hubs, and health to everyone.
+func (h *Hub) webServer() *http.Server {
+	authorize := func(r *http.Request) error {
+		if r.TLS == nil {
+			return fault.New(fault.CodeNoClientCert, "metrics need a client certificate of the domain")
+		}
+		id, ok := mtls.StateID(*r.TLS)
+		if !ok {
+			return fault.New(fault.CodeNoClientCert, "metrics need a client certificate of the domain")
+		}
+		if id.Kind == identity.Node {
+			return fault.New(fault.CodeNotPermitted, "%s may not read metrics", id)
+		}
+		return nil
+	}
+	s := observe.NewServer(observe.Handler(h.opt.Registry, h.health, authorize))
+	s.TLSConfig = mtls.ServerConfig(h.opt.TLS, mtls.ServerOptions{OptionalClient: true})
+	return s
+}
+
+// observe registers metrics and health checks.
+func (h *Hub) observe(dist *distribution.Metrics) {
+	gauge := func(name, help string, f func(*replica.Current) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			cur := h.replica.Current()
+			if cur == nil {
+				return 0
+			}
+			return f(cur)
+		})
+	}
+	h.opt.Registry.MustRegister(
+		collectors(dist.Collectors()), collectors(h.fleet.Collectors()), collectors(h.views.Collectors()),
+		gauge("meshkit_log_seq", "Sequence number of the newest log entry that this hub follows.", func(c *replica.Current) float64 { return float64(c.State.Seq()) }),
+		gauge("meshkit_config_seq", "Config sequence: the newest version.", func(c *replica.Current) float64 { return float64(c.State.ConfigSeq()) }),
+		gauge("meshkit_resources", "Resources in the domain.", func(c *replica.Current) float64 { return float64(c.State.Len()) }),
+		gauge("meshkit_nodes", "Nodes that have joined the domain.", func(c *replica.Current) float64 { return float64(c.State.NodeCount()) }),
+		gauge("meshkit_log_entries_skipped", "Entries of kinds that this build does not know.", func(c *replica.Current) float64 { return float64(c.State.Skipped()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "meshkit_read_only", Help: "1 while the hub cannot write to its log (see /readyz)."}, func() float64 {
+			if h.replica.Health() != nil {
+				return 1
+			}
+			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "meshkit_certificate_expiry_seconds", Help: "When the hub's own certificate expires, in seconds since 1970."}, func() float64 {
+			return float64(h.opt.TLS.NotAfter().Unix())
+		}),
+	)
+	h.health.Add("log", func(context.Context) error { return h.replica.Health() })
+	h.health.Add("trust", func(context.Context) error {
+		if h.replica.Current() == nil {
+			return nil // the log's check says so
+		}
+		return h.keys.Health(time.Now())
+	})
+	h.health.Add("views", func(context.Context) error { return h.views.Health() })
+	h.health.Add("serving", func(context.Context) error {
+		if !h.serving.Load() {
+			return fault.New(fault.CodeHubDraining, "hub %s is starting or shutting down", h.opt.Name)
+		}
+		return nil
+	})
+	h.health.Add("certificate", func(context.Context) error {
+		if time.Now().After(h.opt.TLS.NotAfter()) {
+			return fault.New(fault.CodePeerExpired, "the hub's own certificate expired at %s", h.opt.TLS.NotAfter().Format(time.RFC3339))
+		}
+		return nil
+	})
+}

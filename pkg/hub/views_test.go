@@ -1,0 +1,90 @@
+package hub_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/hub/hubtest"
+)
+
+func scopedCluster(name, region, address string) []byte {
+	return []byte(`{"apiVersion":"meshkit.dev/v1","kind":"Cluster","metadata":{"name":"` + name + `"},"scope":{"nodeLabels":{"region":"` + region + `"}},"spec":{"endpoints":[{"address":"` + address + `"}]}}`)
+}
+
+// The view that the node moves to was last published before what the node has:
+// without a newer version of it the node would have to wait for the next change.
+func TestANodeThatMovesToAnOlderViewIsGivenItAtANewerVersion(t *testing.T) {
+	h := hubtest.NewDomain(t).Start(t)
+	o := operate(t, h)
+	eu := (&agentHost{h}).start(t, "node-eu", map[string]string{"region": "eu"})
+	us := (&agentHost{h}).start(t, "node-us", map[string]string{"region": "us"})
+	first := o.apply(t, scopedCluster("only-eu", "eu", "10.0.0.1:80"), scopedCluster("only-us", "us", "10.0.0.2:80"), scopedCluster("also-us", "us", "10.0.0.2:81")).GetSeq()
+	eu.await(first)
+	us.await(first)
+	second := o.apply(t, scopedCluster("only-eu", "eu", "10.0.0.9:80")).GetSeq()
+	eu.await(second) // and the view of region us stays at first
+	h.Join(t, h.Token(t, &adminv1.CreateTokenRequest{Node: "node-eu", Labels: map[string]string{"region": "us"}}), "node-eu")
+	if m := eu.await(second + 1); m.GetCount() != 2 {
+		t.Errorf("the node holds %d resources of region us, want 2", m.GetCount())
+	}
+}
+
+// A scope with a key of its own gives every node another view, also those whose
+// content stays what it is: they are sent nothing, and nobody waits for them.
+func TestWaitingEndsThoughANodeMovesToAViewOfTheSameContent(t *testing.T) {
+	h := hubtest.NewDomain(t).Start(t)
+	o := operate(t, h)
+	us := (&agentHost{h}).start(t, "node-us", map[string]string{"region": "us"})
+	us.await(o.apply(t, mesh()...).GetSeq())
+	seq := o.apply(t, scopedCluster("only-eu", "eu", "10.0.0.1:80")).GetSeq()
+	if p := o.propagated(t, seq); p.GetConcerned() != 0 {
+		t.Errorf("%v, want no node concerned", p)
+	}
+}
+
+// propagated waits until a version is everywhere.
+func (o operator) propagated(t *testing.T, version uint64) *adminv1.WatchPropagationResponse {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+	defer cancel()
+	stream, err := o.fleet.WatchPropagation(ctx, &adminv1.WatchPropagationRequest{Version: version})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last *adminv1.WatchPropagationResponse
+	for !last.GetDone() {
+		p, err := stream.Recv()
+		if err != nil {
+			t.Fatalf("after %v: %v", last, err)
+		}
+		last = p
+	}
+	return last
+}
+
+func TestWaitingRightAfterARestartWaitsForTheNodesThatComeBack(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	h := d.Start(t)
+	source, _ := h.Join(t, h.Token(t, &adminv1.CreateTokenRequest{}), "node-a")
+	if err := h.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	h = d.Start(t)
+	o := operate(t, h)
+	seq := o.apply(t, mesh()...).GetSeq()
+	stream, err := o.fleet.WatchPropagation(t.Context(), &adminv1.WatchPropagationRequest{Version: seq})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := stream.Recv()
+	if err != nil || first.GetDone() || first.GetDisconnected() != 1 {
+		t.Fatalf("with no node back: %v (%v)", first, err)
+	}
+	a := (&agentHost{h}).connect(t, "node-a", source)
+	a.await(seq)
+	if p := o.propagated(t, seq); p.GetConcerned() != 1 || p.GetAcked() != 1 {
+		t.Errorf("%v, want the node that came back counted", p)
+	}
+}

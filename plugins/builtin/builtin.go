@@ -1,0 +1,106 @@
+// Package builtin is the list of drivers that come with MeshKit: one function
+// for each capability, with one line for each driver. Only programs and tests
+// import it. A new driver is a package under plugins/ and a line here.
+package builtin
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/meshkit/meshkit/pkg/ca"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/sign"
+	"github.com/meshkit/meshkit/pkg/store"
+	"github.com/meshkit/meshkit/plugins/ca/cfssl"
+	"github.com/meshkit/meshkit/plugins/signer/file"
+	"github.com/meshkit/meshkit/plugins/store/bolt"
+)
+
+// StoreOptions say where a store is. Which fields count depends on the driver.
+type StoreOptions struct {
+	// Path of the file, for bolt.
+	Path string
+	// Create permits making a store that does not exist.
+	Create bool
+	Log    store.Options
+}
+
+var stores = map[string]func(ctx context.Context, domain string, opt StoreOptions) (*store.Log, error){
+	"bolt": openBolt,
+}
+
+// Stores lists the store drivers by name.
+func Stores() []string {
+	var names []string
+	for name := range stores {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// OpenLog opens a domain's log in the store that the named driver reaches.
+// Closing the log closes all that was opened for it.
+func OpenLog(ctx context.Context, driver, domain string, opt StoreOptions) (*store.Log, error) {
+	open, ok := stores[driver]
+	if !ok {
+		return nil, fault.New(fault.CodeConfig, "store driver %q is none of %s", driver, strings.Join(Stores(), ", "))
+	}
+	return open(ctx, domain, opt)
+}
+
+// boltDriver is a driver that owns its file.
+type boltDriver struct {
+	store.Driver
+	store.Blobs
+	file *bolt.File
+}
+
+// Close implements store.Driver.
+func (d boltDriver) Close() error { return errors.Join(d.Driver.Close(), d.file.Close()) }
+
+func openBolt(ctx context.Context, domain string, opt StoreOptions) (*store.Log, error) {
+	f, err := bolt.Open(opt.Path, bolt.Options{MustExist: !opt.Create})
+	if err != nil {
+		return nil, err
+	}
+	d, err := f.Domain(domain)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	blobs, ok := d.(store.Blobs)
+	if !ok {
+		return nil, errors.Join(fault.New(fault.CodeInternal, "the bolt driver keeps no snapshots"), f.Close())
+	}
+	own := boltDriver{Driver: d, Blobs: blobs, file: f}
+	l, err := store.Open(ctx, own, opt.Log)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", opt.Path, err), own.Close())
+	}
+	return l, nil
+}
+
+// Signer opens the named signer driver on a directory of key files. The
+// passphrase, if any, seals new keys and opens sealed ones.
+func Signer(driver, dir string, passphrase []byte) (sign.Driver, error) {
+	switch driver {
+	case "file":
+		return file.New(dir, file.Options{Passphrase: passphrase}), nil
+	}
+	return nil, fault.New(fault.CodeConfig, "signer driver %q is not file", driver)
+}
+
+// CA makes the named CA driver, which signs as issuer with key.
+func CA(driver string, issuer *x509.Certificate, key crypto.Signer, log *slog.Logger) (ca.Driver, error) {
+	switch driver {
+	case "cfssl":
+		return cfssl.New(issuer, key, log)
+	}
+	return nil, fault.New(fault.CodeConfig, "CA driver %q is not cfssl", driver)
+}
