@@ -1,0 +1,222 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"context"
+
+	"github.com/meshkit/meshkit/pkg/ca"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/identity"
+	"github.com/meshkit/meshkit/pkg/mtls"
+	"github.com/meshkit/meshkit/pkg/resource/strictyaml"
+	"github.com/meshkit/meshkit/pkg/sign"
+	"github.com/meshkit/meshkit/plugins/builtin"
+)
+
+// config is meshhub.yaml. Relative paths are relative to the file's directory.
+type config struct {
+	Domain    string     `json:"domain" required:"true" doc:"Trust domain, like eu-west."`
+	Name      string     `json:"name" required:"true" doc:"Name of this hub, unique in the domain."`
+	Listen    string     `json:"listen" doc:"Address of the gRPC port, host:port; port 0 takes a free one."`
+	Advertise string     `json:"advertise,omitempty" doc:"Address at which agents and operators reach this hub; default: where it listens."`
+	Metrics   string     `json:"metrics,omitempty" doc:"Address of /metrics, /healthz and /readyz; empty: not served."`
+	Store     storeConf  `json:"store,omitempty" doc:"Where the log is."`
+	Keys      keysConf   `json:"keys,omitempty" doc:"Where private keys are."`
+	CA        caConf     `json:"ca,omitempty" doc:"The certificate authority."`
+	TLS       tlsConf    `json:"tls,omitempty" doc:"The hub's own certificate."`
+	Log       logConf    `json:"log,omitempty" doc:"Logging."`
+	Tracing   traceConf  `json:"tracing,omitempty" doc:"OpenTelemetry traces."`
+	Snapshots snapConf   `json:"snapshots,omitempty" doc:"When the state is saved and the log trimmed."`
+	Agents    agentsConf `json:"agents,omitempty" doc:"Limits on agents."`
+}
+
+type storeConf struct {
+	Driver string `json:"driver,omitempty" doc:"Store driver; bolt is built in."`
+	Path   string `json:"path,omitempty" doc:"File of the bolt store."`
+}
+
+type keysConf struct {
+	Driver         string `json:"driver,omitempty" doc:"Signer driver; file is built in."`
+	Dir            string `json:"dir,omitempty" doc:"Directory of config.key and keyset.key."`
+	PassphraseFile string `json:"passphraseFile,omitempty" doc:"File with the passphrase that seals the keys."`
+}
+
+type caConf struct {
+	Driver string `json:"driver,omitempty" doc:"CA driver; cfssl is built in."`
+	Dir    string `json:"dir,omitempty" doc:"Directory of root.pem, intermediate.pem and intermediate.key."`
+}
+
+type tlsConf struct {
+	Certificate string        `json:"certificate,omitempty" doc:"Certificate chain, PEM."`
+	Key         string        `json:"key,omitempty" doc:"Private key, PEM."`
+	Grace       time.Duration `json:"grace,omitempty" doc:"How long after its expiry a client certificate is still accepted, so that a fleet can renew after an outage."`
+}
+
+type logConf struct {
+	Format string `json:"format,omitempty" enum:"text,json" doc:"Format of log lines."`
+	Level  string `json:"level,omitempty" enum:"debug,info,warn,error" doc:"Lowest level that is logged."`
+}
+
+type traceConf struct {
+	Endpoint string `json:"endpoint,omitempty" doc:"OTLP gRPC endpoint as a URL; empty: no traces are exported."`
+}
+
+type snapConf struct {
+	Entries int   `json:"entries,omitempty" min:"1" doc:"Save a snapshot after this many entries."`
+	Bytes   int64 `json:"bytes,omitempty" min:"1" doc:"Save a snapshot after this many bytes of entries."`
+}
+
+type agentsConf struct {
+	MaxStreams     int     `json:"maxStreams,omitempty" min:"1" doc:"Streams open at once."`
+	AdmissionRate  float64 `json:"admissionRate,omitempty" min:"0.1" doc:"Streams admitted per second."`
+	AdmissionBurst int     `json:"admissionBurst,omitempty" min:"1" doc:"Streams admitted at once."`
+}
+
+func defaultConfig() config {
+	return config{
+		Listen:    "127.0.0.1:8443",
+		Metrics:   "127.0.0.1:9443",
+		Store:     storeConf{Driver: "bolt", Path: "store.db"},
+		Keys:      keysConf{Driver: "file", Dir: "keys"},
+		CA:        caConf{Driver: "cfssl", Dir: "ca"},
+		TLS:       tlsConf{Certificate: "tls/hub.pem", Key: "tls/hub.key", Grace: 72 * time.Hour},
+		Log:       logConf{Format: "text", Level: "info"},
+		Snapshots: snapConf{Entries: 10_000, Bytes: 64 << 20},
+	}
+}
+
+// loadConfig reads meshhub.yaml and makes its paths absolute.
+func loadConfig(path string) (config, error) {
+	c := defaultConfig()
+	data, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return c, fault.New(fault.CodeInitIncomplete, "no configuration at %s", path).
+			WithRemedy("%s", remedyFor(filepath.Dir(path)))
+	}
+	if err != nil {
+		return c, fault.New(fault.CodeIO, "read configuration: %w", err)
+	}
+	if err := strictyaml.Unmarshal(path, data, &c); err != nil {
+		return c, err
+	}
+	base, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return c, fault.New(fault.CodeIO, "find the configuration's directory: %w", err)
+	}
+	for _, p := range []*string{&c.Store.Path, &c.Keys.Dir, &c.Keys.PassphraseFile, &c.CA.Dir, &c.TLS.Certificate, &c.TLS.Key} {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(base, *p)
+		}
+	}
+	return c, c.validate(path)
+}
+
+func (c config) validate(path string) error {
+	if err := identity.ValidDomain(c.Domain); err != nil {
+		return fault.New(fault.CodeConfig, "%s: domain: %w", path, err)
+	}
+	if err := identity.ValidName(c.Name); err != nil {
+		return fault.New(fault.CodeConfig, "%s: name: %w", path, err)
+	}
+	for field, addr := range map[string]string{"listen": c.Listen, "advertise": c.Advertise, "metrics": c.Metrics} {
+		if err := validAddress(addr); err != nil && (field == "listen" || addr != "") {
+			return fault.New(fault.CodeConfig, "%s: %s: %w", path, field, err)
+		}
+	}
+	return nil
+}
+
+func validAddress(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return fault.New(fault.CodeConfig, "%q is not host:port", addr)
+	}
+	return nil
+}
+
+func (c config) tlsFiles() mtls.Files {
+	return mtls.Files{Cert: c.TLS.Certificate, Key: c.TLS.Key, CA: filepath.Join(c.CA.Dir, "root.pem")}
+}
+
+// keys opens the driver of the hub's keys.
+func (c config) keys() (sign.Driver, error) {
+	passphrase, err := readPassphrase(c.Keys.PassphraseFile)
+	if err != nil {
+		return nil, err
+	}
+	return builtin.Signer(c.Keys.Driver, c.Keys.Dir, passphrase)
+}
+
+// authority opens the CA that issues nodes' certificates.
+func (c config) authority(ctx context.Context, log *slog.Logger) (*ca.Authority, error) {
+	bundle, err := os.ReadFile(filepath.Join(c.CA.Dir, "root.pem"))
+	if err != nil {
+		return nil, fault.New(fault.CodeIO, "read the CA bundle: %w", err)
+	}
+	issuer, err := readCertificate(filepath.Join(c.CA.Dir, "intermediate.pem"))
+	if err != nil {
+		return nil, err
+	}
+	passphrase, err := readPassphrase(c.Keys.PassphraseFile)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := builtin.Signer("file", c.CA.Dir, passphrase)
+	if err != nil {
+		return nil, err
+	}
+	key, err := keys.Open(ctx, "intermediate")
+	if err != nil {
+		return nil, err
+	}
+	driver, err := builtin.CA(c.CA.Driver, issuer, key, log)
+	if err != nil {
+		return nil, err
+	}
+	return ca.New(c.Domain, driver, bundle, ca.Options{})
+}
+
+func readCertificate(path string) (*x509.Certificate, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fault.New(fault.CodeIO, "read certificate: %w", err)
+	}
+	block, _ := pem.Decode(data)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, fault.New(fault.CodeConfig, "%s holds no PEM certificate", path)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fault.New(fault.CodeConfig, "%s: %w", path, err)
+	}
+	return cert, nil
+}
+
+// readPassphrase reads a passphrase file, without a final newline; no path, no
+// passphrase.
+func readPassphrase(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fault.New(fault.CodeIO, "read the passphrase: %w", err)
+	}
+	for len(data) > 0 && (data[len(data)-1] == '\n' || data[len(data)-1] == '\r') {
+		data = data[:len(data)-1]
+	}
+	if len(data) == 0 {
+		return nil, fault.New(fault.CodeConfig, "%s holds no passphrase", path)
+	}
+	return data, nil
+}

@@ -1,0 +1,447 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
+	"github.com/meshkit/meshkit/pkg/ca"
+	"github.com/meshkit/meshkit/pkg/durable"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/join"
+	"github.com/meshkit/meshkit/pkg/hub/keyring"
+	"github.com/meshkit/meshkit/pkg/hub/replica"
+	"github.com/meshkit/meshkit/pkg/identity"
+	"github.com/meshkit/meshkit/pkg/mtls"
+	"github.com/meshkit/meshkit/pkg/sign"
+	"github.com/meshkit/meshkit/pkg/store"
+	"github.com/meshkit/meshkit/pkg/trust"
+	"github.com/meshkit/meshkit/plugins/builtin"
+)
+
+// rootLifetime is how long the root of trust is good for without a rotation.
+const rootLifetime = 5 * 365 * 24 * time.Hour
+
+type initOptions struct {
+	domain, data, listen, metrics, advertise, name, passphrase string
+	rootKeys, rootThreshold                                    int
+}
+
+func newInit() *cobra.Command {
+	o := &initOptions{}
+	cmd := &cobra.Command{
+		Use:   "init --domain NAME --data DIR",
+		Short: "Make a new domain: keys, root of trust, CA, store, admin credentials, configuration",
+		Long: `Init makes everything that a domain's first hub needs in one directory, and prints what to do next. It refuses a
+directory that is not empty and changes nothing else. The configuration is written last: without it the directory is no hub.`,
+		Example: "  meshhub init --domain eu-west --data ./hub",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := required(cmd, "domain", "data"); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.domain, "domain", "", "trust domain, like eu-west")
+	f.StringVar(&o.data, "data", "", "directory to make")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:8443", "address of the gRPC port")
+	f.StringVar(&o.metrics, "metrics", "127.0.0.1:9443", "address of metrics and health")
+	f.StringVar(&o.advertise, "advertise", "", "address at which agents and operators reach the hub (default: --listen)")
+	f.StringVar(&o.name, "name", "hub1", "name of this hub")
+	f.StringVar(&o.passphrase, "passphrase-file", "", "seal all private keys but the hub's TLS key with the passphrase in this file")
+	f.IntVar(&o.rootKeys, "root-keys", 1, "number of root keys")
+	f.IntVar(&o.rootThreshold, "root-threshold", 1, "root keys needed to change the root of trust")
+	return cmd
+}
+
+// validate checks the flags before anything is made.
+func (o *initOptions) validate() error {
+	if err := identity.ValidDomain(o.domain); err != nil {
+		return usage(err)
+	}
+	if err := identity.ValidName(o.name); err != nil {
+		return usage(err)
+	}
+	for flag, addr := range map[string]string{"listen": o.listen, "metrics": o.metrics, "advertise": o.advertise} {
+		if err := validAddress(addr); err != nil && (flag == "listen" || addr != "") {
+			return usage(fmt.Errorf("--%s: %w", flag, err))
+		}
+	}
+	if o.rootKeys < 1 || o.rootKeys > 16 || o.rootThreshold < 1 || o.rootThreshold > o.rootKeys {
+		return usage(fmt.Errorf("--root-threshold %d of --root-keys %d: want 1 to 16 keys and a threshold of at most that", o.rootThreshold, o.rootKeys))
+	}
+	return nil
+}
+
+// genesis is a domain in the making.
+type genesis struct {
+	*initOptions
+	dir        string // absolute
+	passphrase []byte
+	now        time.Time
+
+	roots          []*sign.Signer
+	keyset, config *sign.Signer
+	authority      *ca.Authority
+	bundle         []byte
+	root           []byte // metadata
+}
+
+func (o *initOptions) run(ctx context.Context, out io.Writer) (err error) {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	dir, err := filepath.Abs(o.data)
+	if err != nil {
+		return fault.New(fault.CodeIO, "find %s: %w", o.data, err)
+	}
+	passphrase, err := readPassphrase(o.passphrase)
+	if err != nil {
+		return err
+	}
+	made, err := claim(dir)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil { // also when interrupted: leave nothing behind
+			clearDir(dir, made)
+		}
+	}()
+	g := &genesis{initOptions: o, dir: dir, passphrase: passphrase, now: time.Now()}
+	for _, step := range []func(context.Context) error{g.makeKeys, g.makeCA, g.makeTrust, g.makeCredentials, g.makeConfig} {
+		if err := ctx.Err(); err != nil {
+			return fault.New(fault.CodeCanceled, "interrupted; nothing was made: %w", err)
+		}
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	g.nextSteps(out)
+	return nil
+}
+
+// claim makes the directory, or finds it empty. made tells whether it was made.
+func claim(dir string) (made bool, err error) {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case os.IsNotExist(err):
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return false, fault.New(fault.CodeIO, "make %s: %w", dir, err)
+		}
+		return true, nil
+	case err != nil:
+		return false, fault.New(fault.CodeIO, "read %s: %w", dir, err)
+	case len(entries) == 0:
+		if err := os.Chmod(dir, 0o700); err != nil {
+			return false, fault.New(fault.CodeIO, "protect %s: %w", dir, err)
+		}
+		return false, nil
+	}
+	if leftBehind(entries) {
+		return false, fault.New(fault.CodeInitIncomplete, "%s holds what an interrupted init left", dir).WithRemedy("%s", remedyFor(dir))
+	}
+	return false, fault.New(fault.CodeInitNotEmpty, "%s is not empty", dir)
+}
+
+// ours are the names that init makes, in a directory of their own.
+var ours = []string{"keys", "root", "ca", "tls", "admin", "store.db", configName}
+
+const configName = "meshhub.yaml"
+
+// leftBehind tells whether the entries are all init's, without the one that it
+// writes last.
+func leftBehind(entries []os.DirEntry) bool {
+	for _, e := range entries {
+		name := strings.TrimSuffix(e.Name(), durable.TempSuffix)
+		name, _, _ = strings.Cut(name, ".new-") // a store that was being made
+		if e.Name() == configName || !slices.Contains(ours, name) {
+			return false
+		}
+	}
+	return true
+}
+
+// remedyFor says what to do about a directory without a configuration. One with a
+// store may be a hub whose configuration was lost: its store must not be.
+func remedyFor(dir string) string {
+	if _, err := os.Stat(filepath.Join(dir, "store.db")); err != nil {
+		return fmt.Sprintf("Remove %s and run `meshhub init --domain NAME --data %s`.", dir, dir)
+	}
+	return fmt.Sprintf("If no hub ever ran there, remove %s and run `meshhub init --domain NAME --data %s`. If one did, its domain is in store.db: restore %s from a backup, or write it again (docs/runbooks/hub.md).", dir, dir, configName)
+}
+
+// clearDir takes back what init made in a directory that was empty or absent.
+func clearDir(dir string, made bool) {
+	for _, name := range ours {
+		_ = os.RemoveAll(filepath.Join(dir, name))
+	}
+	if made {
+		_ = os.Remove(dir)
+	}
+}
+
+func (g *genesis) path(elem ...string) string {
+	return filepath.Join(append([]string{g.dir}, elem...)...)
+}
+
+func (g *genesis) create(ctx context.Context, dir, name string, alg sign.Algorithm) (*sign.Signer, error) {
+	d, err := builtin.Signer("file", g.path(dir), g.passphrase)
+	if err != nil {
+		return nil, err
+	}
+	return sign.Create(ctx, d, name, alg)
+}
+
+func (g *genesis) makeKeys(ctx context.Context) error {
+	for i := range g.rootKeys {
+		k, err := g.create(ctx, "root", "root-"+strconv.Itoa(i+1), sign.Ed25519)
+		if err != nil {
+			return err
+		}
+		g.roots = append(g.roots, k)
+	}
+	var err error
+	if g.keyset, err = g.create(ctx, "keys", keyring.KeysetKey, sign.Ed25519); err != nil {
+		return err
+	}
+	g.config, err = g.create(ctx, "keys", keyring.ConfigKey, sign.Ed25519)
+	return err
+}
+
+func (g *genesis) makeCA(ctx context.Context) error {
+	log := slog.New(slog.DiscardHandler)
+	rootKey, err := g.create(ctx, "ca", "root", sign.ECDSAP256)
+	if err != nil {
+		return err
+	}
+	rootDER, err := ca.NewRoot(g.domain, rootKey.CryptoSigner(), g.now)
+	if err != nil {
+		return err
+	}
+	rootCert, err := x509.ParseCertificate(rootDER)
+	if err != nil {
+		return fault.New(fault.CodeInternal, "parse the CA root: %w", err)
+	}
+	rootDriver, err := builtin.CA("cfssl", rootCert, rootKey.CryptoSigner(), log)
+	if err != nil {
+		return err
+	}
+	key, err := g.create(ctx, "ca", "intermediate", sign.ECDSAP256)
+	if err != nil {
+		return err
+	}
+	der, err := ca.NewIntermediate(ctx, rootDriver, g.domain, key.CryptoSigner(), g.now)
+	if err != nil {
+		return err
+	}
+	issuer, err := x509.ParseCertificate(der)
+	if err != nil {
+		return fault.New(fault.CodeInternal, "parse the issuing CA: %w", err)
+	}
+	driver, err := builtin.CA("cfssl", issuer, key.CryptoSigner(), log)
+	if err != nil {
+		return err
+	}
+	g.bundle = pemOf(rootDER)
+	if err := g.write(g.bundle, 0o644, "ca", "root.pem"); err != nil {
+		return err
+	}
+	if err := g.write(pemOf(der), 0o644, "ca", "intermediate.pem"); err != nil {
+		return err
+	}
+	g.authority, err = ca.New(g.domain, driver, g.bundle, ca.Options{})
+	return err
+}
+
+func pemOf(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func (g *genesis) write(data []byte, perm os.FileMode, elem ...string) error {
+	path := g.path(elem...)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fault.New(fault.CodeIO, "make %s: %w", filepath.Dir(path), err)
+	}
+	if err := durable.WriteFile(durable.OS, path, data, perm); err != nil {
+		return fault.New(fault.CodeIO, "write %s: %w", path, err)
+	}
+	return nil
+}
+
+// makeTrust writes the first root and the first log entry.
+func (g *genesis) makeTrust(ctx context.Context) error {
+	var err error
+	g.root, err = trust.NewRoot(g.domain, g.roots, g.rootThreshold, []*sign.Signer{g.keyset}, g.now.Add(rootLifetime))
+	if err != nil {
+		return err
+	}
+	if err := g.write(g.root, 0o644, "root", rootFile(1)); err != nil {
+		return err
+	}
+	hubs := map[string][]sign.PublicKey{g.name: {g.config.Public()}}
+	keyset, err := trust.NewKeyset(g.root, 1, hubs, g.bundle, g.now.Add(keyring.KeysetLifetime), g.keyset)
+	if err != nil {
+		return err
+	}
+	l, err := builtin.OpenLog(ctx, "bolt", g.domain, builtin.StoreOptions{Path: g.path("store.db"), Create: true})
+	if err != nil {
+		return err
+	}
+	id, err := identity.New(g.domain, identity.Hub, g.name)
+	if err == nil {
+		err = replica.Genesis(ctx, l, store.Holder{Name: g.name, Address: g.address()}, id.String(), g.now,
+			&logv1.DomainCreated{Domain: g.domain, Root: g.root, Keyset: keyset, CaBundle: g.bundle})
+	}
+	if cerr := l.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+func (g *genesis) address() string {
+	if g.advertise != "" {
+		return g.advertise
+	}
+	return g.listen
+}
+
+func (g *genesis) makeCredentials(ctx context.Context) error {
+	hub := mtls.Files{Cert: g.path("tls", "hub.pem"), Key: g.path("tls", "hub.key"), CA: g.path("ca", "root.pem")}
+	admin := mtls.Files{Cert: g.path("admin", "admin.pem"), Key: g.path("admin", "admin.key"), CA: g.path("admin", "ca.pem")}
+	names, ips := hostNames(g.listen, g.address())
+	if err := g.issue(ctx, identity.Hub, g.name, ca.Request{DNSNames: names, IPs: ips}, hub); err != nil {
+		return err
+	}
+	if err := g.issue(ctx, identity.Operator, "admin", ca.Request{TTL: join.OperatorTTL}, admin); err != nil {
+		return err
+	}
+	return g.write([]byte(g.context(admin)), 0o600, "admin", "context.yaml")
+}
+
+func (g *genesis) issue(ctx context.Context, kind identity.Kind, name string, req ca.Request, to mtls.Files) error {
+	id, err := identity.New(g.domain, kind, name)
+	if err != nil {
+		return err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return fmt.Errorf("make a key: %w", err)
+	}
+	req.ID = id
+	if req.CSR, err = ca.NewCSR(key, id); err != nil {
+		return err
+	}
+	cert, err := g.authority.Issue(ctx, req)
+	if err != nil {
+		return err
+	}
+	source, err := mtls.NewSource(tls.Certificate{Certificate: cert.Chain, PrivateKey: key}, g.bundle)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to.Cert), 0o700); err != nil {
+		return fault.New(fault.CodeIO, "make %s: %w", filepath.Dir(to.Cert), err)
+	}
+	return source.SaveFiles(to)
+}
+
+// hostNames are what the hub's certificate names besides its SPIFFE ID, for
+// clients that compare host names.
+func hostNames(addrs ...string) (names []string, ips []netip.Addr) {
+	seen := make(map[string]bool)
+	for _, addr := range append(addrs, "localhost:0", "127.0.0.1:0") {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil || host == "" || seen[host] {
+			continue
+		}
+		seen[host] = true
+		if ip, err := netip.ParseAddr(host); err == nil {
+			if !ip.IsUnspecified() {
+				ips = append(ips, ip.WithZone(""))
+			}
+			continue
+		}
+		names = append(names, strings.ToLower(host))
+	}
+	return names, ips
+}
+
+func (g *genesis) context(f mtls.Files) string {
+	return fmt.Sprintf(`# A meshctl context: add it with "meshctl context add --from", or name it in MESHKIT_CONFIG.
+currentContext: %[1]s
+contexts:
+  - name: %[1]s
+    hub: %[2]s
+    domain: %[1]s
+    caFile: %[3]s
+    certFile: %[4]s
+    keyFile: %[5]s
+`, strconv.Quote(g.domain), strconv.Quote(g.address()), strconv.Quote(f.CA), strconv.Quote(f.Cert), strconv.Quote(f.Key))
+}
+
+// makeConfig writes meshhub.yaml: the last step, which makes the directory a hub.
+func (g *genesis) makeConfig(context.Context) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Configuration of hub %s of domain %s. Paths are relative to this file.\n", g.name, g.domain)
+	fmt.Fprintf(&b, "domain: %q\nname: %q\nlisten: %q\n", g.domain, g.name, g.listen)
+	if g.advertise != "" {
+		fmt.Fprintf(&b, "advertise: %q\n", g.advertise)
+	}
+	fmt.Fprintf(&b, "metrics: %q\nstore:\n  driver: bolt\n  path: store.db\nkeys:\n  driver: file\n  dir: keys\n", g.metrics)
+	if g.initOptions.passphrase != "" {
+		path, err := filepath.Abs(g.initOptions.passphrase)
+		if err != nil {
+			return fault.New(fault.CodeIO, "find %s: %w", g.initOptions.passphrase, err)
+		}
+		fmt.Fprintf(&b, "  passphraseFile: %q\n", path)
+	}
+	b.WriteString("ca:\n  driver: cfssl\n  dir: ca\ntls:\n  certificate: tls/hub.pem\n  key: tls/hub.key\nlog:\n  format: text\n  level: info\n")
+	return g.write([]byte(b.String()), 0o600, configName)
+}
+
+func (g *genesis) nextSteps(out io.Writer) {
+	dir := g.data
+	hub := g.address()
+	fmt.Fprintf(out, `Domain %[1]s is ready in %[2]s.
+
+CA pin       %[3]s
+Root keys    %[4]d, of which %[5]d change the root of trust
+
+Next:
+  1. Take the root keys and the CA's root key offline; the hub runs without them:
+       %[6]s
+       %[7]s
+  2. Run the hub:
+       meshhub run --config %[8]s
+  3. Point meshctl at it:
+       export MESHKIT_CONFIG=%[9]s
+       meshctl get domain
+  4. Admit a node:
+       meshctl token create --label region=eu --ttl 1h --uses 1
+       meshagent join --hub %[10]s --token TOKEN --ca-pin %[3]s --data ./agent
+       meshagent run --config ./agent/meshagent.yaml
+`, g.domain, dir, g.authority.Pin(), g.rootKeys, g.rootThreshold,
+		filepath.Join(dir, "root", "root-*.key"), filepath.Join(dir, "ca", "root.key"),
+		filepath.Join(dir, "meshhub.yaml"), filepath.Join(dir, "admin", "context.yaml"), hub)
+}

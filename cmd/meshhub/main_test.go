@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meshkit/meshkit/pkg/cli/cliutil"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/mtls"
+)
+
+func invoke(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	io, _, out, errs := cliutil.TestIO(nil)
+	code = execute(context.Background(), io, args)
+	return code, out.String(), errs.String()
+}
+
+func initialize(t *testing.T, dir string) {
+	t.Helper()
+	if code, _, errs := invoke(t, "init", "--domain", "eu-west", "--data", dir); code != 0 {
+		t.Fatalf("init exits %d: %s", code, errs)
+	}
+}
+
+// made is what init writes, in order. A kill leaves a beginning of it.
+var made = []string{
+	"root/root-1.key", "keys/keyset.key", "keys/config.key", "ca/root.key", "ca/intermediate.key", "ca/root.pem", "ca/intermediate.pem",
+	"root/root-1.json", "store.db", "tls/hub.pem", "tls/hub.key", "admin/admin.pem", "admin/admin.key", "admin/ca.pem", "admin/context.yaml",
+	"meshhub.yaml",
+}
+
+func TestAnInitThatWasKilledAnywhereIsNamedAndCanBeMadeAgain(t *testing.T) {
+	whole := filepath.Join(t.TempDir(), "hub")
+	initialize(t, whole)
+	for i, last := range made[:len(made)-1] {
+		dir := filepath.Join(t.TempDir(), "hub")
+		for _, name := range made[:i+1] {
+			data, err := os.ReadFile(filepath.Join(whole, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		code, _, errs := invoke(t, "init", "--domain", "eu-west", "--data", dir)
+		if code == 0 || !strings.Contains(errs, string(fault.CodeInitIncomplete)) {
+			t.Errorf("killed after %s: init exits %d and says %s", last, code, errs)
+		}
+		if warned := strings.Contains(errs, "restore"); warned != (i >= 8) {
+			t.Errorf("killed after %s: the store in it is spoken of: %t\n%s", last, warned, errs)
+		}
+		code, _, errs = invoke(t, "run", "--config", filepath.Join(dir, "meshhub.yaml"))
+		if code != 65 || !strings.Contains(errs, string(fault.CodeInitIncomplete)) || !strings.Contains(errs, "meshhub init") {
+			t.Errorf("killed after %s: run exits %d and says %s", last, code, errs)
+		}
+		if err := os.RemoveAll(dir); err != nil { // the remedy
+			t.Fatal(err)
+		}
+		if i%5 == 0 {
+			initialize(t, dir)
+		}
+	}
+}
+
+func TestInitLeavesWhatIsNotItsOwnAlone(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "keys"), []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "notes"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, _, errs := invoke(t, "init", "--domain", "eu-west", "--data", dir)
+	if code == 0 || !strings.Contains(errs, string(fault.CodeInitNotEmpty)) {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "keys")); err != nil || string(data) != "mine" {
+		t.Errorf("the file is %q (%v)", data, err)
+	}
+}
+
+func TestInterruptedInitTakesBackWhatItMade(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	io, _, _, errs := cliutil.TestIO(nil)
+	if code := execute(ctx, io, []string{"init", "--domain", "eu-west", "--data", dir}); code != 130 {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s is left (%v)", dir, err)
+	}
+}
+
+func TestMistakesEndWithTheirExitCode(t *testing.T) {
+	dir := t.TempDir()
+	broken := filepath.Join(dir, "meshhub.yaml")
+	if err := os.WriteFile(broken, []byte("domain: eu-west\nname: hub1\nlisten: 127.0.0.1:0\nmetrisc: x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{nil, 0, ""},
+		{[]string{"inti"}, 64, "inti"},
+		{[]string{"init", "--domain", "eu-west"}, 64, "--data"},
+		{[]string{"init", "--domain", "EU", "--data", filepath.Join(dir, "x")}, 64, "EU"},
+		{[]string{"init", "--domain", "eu", "--root-keys", "1", "--root-threshold", "2", "--data", filepath.Join(dir, "x")}, 64, "--root-threshold"},
+		{[]string{"run", "--config", broken}, 65, "metrics"},
+		{[]string{"run"}, 64, "--config"},
+	} {
+		code, _, errs := invoke(t, c.args...)
+		if code != c.code || !strings.Contains(errs, c.says) {
+			t.Errorf("meshhub %s: exit %d, want %d and %q:\n%s", strings.Join(c.args, " "), code, c.code, c.says, errs)
+		}
+	}
+}
+
+// run starts the hub of a directory by the command's own struct.
+func run(t *testing.T, dir string) (ready map[string]string, stop func() error) {
+	t.Helper()
+	o := &runOptions{readyFile: filepath.Join(t.TempDir(), "ready.json")}
+	c, err := loadConfig(filepath.Join(dir, "meshhub.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Listen, c.Metrics = "127.0.0.1:0", "127.0.0.1:0"
+	h, err := o.assemble(t.Context(), c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- o.serve(ctx, h, slog.New(slog.DiscardHandler)) }()
+	select {
+	case <-h.Ready():
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	listen, metrics := h.Addresses()
+	return map[string]string{"listen": listen, "metrics": metrics, "file": o.readyFile}, func() error {
+		cancel()
+		return <-ended
+	}
+}
+
+func TestAHubRunsFromWhatInitMadeAndStopsInTime(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	initialize(t, dir)
+	for range 2 { // and again after a stop
+		ready, stop := run(t, dir)
+		begin := time.Now()
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Errorf("stopping took %s", took)
+		}
+		data, err := os.ReadFile(ready["file"])
+		if err != nil || !strings.Contains(string(data), fmt.Sprintf("%q", ready["listen"])) {
+			t.Errorf("the ready file says %s (%v), the hub listens on %s", data, err, ready["listen"])
+		}
+		if _, err := os.Stat(filepath.Join(dir, "store.db")); err != nil {
+			t.Error(err)
+		}
+	}
+	source, err := mtls.LoadFiles(mtls.Files{Cert: filepath.Join(dir, "admin", "admin.pem"), Key: filepath.Join(dir, "admin", "admin.key"), CA: filepath.Join(dir, "admin", "ca.pem")})
+	if err != nil || source.ID().String() != "spiffe://eu-west/operator/admin" {
+		t.Errorf("the operator's certificate is %v (%v)", source, err)
+	}
+}
+
+func TestAPrivateFileIsReadByItsOwnerAlone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	initialize(t, dir)
+	for _, name := range made {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(name, ".key") || name == "store.db" || strings.HasSuffix(name, ".yaml") {
+			if info.Mode().Perm() != 0o600 {
+				t.Errorf("%s has mode %o", name, info.Mode().Perm())
+			}
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/durable"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub"
+	"github.com/meshkit/meshkit/pkg/hub/replica"
+	"github.com/meshkit/meshkit/pkg/mtls"
+	"github.com/meshkit/meshkit/pkg/observe"
+	"github.com/meshkit/meshkit/pkg/store"
+	"github.com/meshkit/meshkit/pkg/version"
+	"github.com/meshkit/meshkit/plugins/builtin"
+)
+
+type runOptions struct {
+	config    string
+	listen    string
+	metrics   string
+	advertise string
+	logFormat string
+	logLevel  string
+	readyFile string
+}
+
+func newRun() *cobra.Command {
+	o := &runOptions{}
+	cmd := &cobra.Command{
+		Use:     "run --config DIR/meshhub.yaml",
+		Short:   "Run the hub until it is interrupted",
+		Example: "  meshhub run --config ./hub/meshhub.yaml",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := required(cmd, "config"); err != nil {
+				return err
+			}
+			return o.run(cmd)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.config, "config", "", "configuration file that init wrote")
+	f.StringVar(&o.listen, "listen", "", "listen here instead of where the configuration says")
+	f.StringVar(&o.metrics, "metrics", "", "serve metrics and health here instead")
+	f.StringVar(&o.advertise, "advertise", "", "address that agents and operators are told")
+	f.StringVar(&o.logFormat, "log-format", "", "text or json")
+	f.StringVar(&o.logLevel, "log-level", "", "debug, info, warn or error")
+	f.StringVar(&o.readyFile, "ready-file", "", "write the addresses to this file, as JSON, once the hub serves")
+	return cmd
+}
+
+func override(field *string, flag string) {
+	if flag != "" {
+		*field = flag
+	}
+}
+
+func (o *runOptions) run(cmd *cobra.Command) error {
+	c, err := loadConfig(o.config)
+	if err != nil {
+		return err
+	}
+	override(&c.Listen, o.listen)
+	override(&c.Metrics, o.metrics)
+	override(&c.Advertise, o.advertise)
+	override(&c.Log.Format, o.logFormat)
+	override(&c.Log.Level, o.logLevel)
+	if err := c.validate(o.config); err != nil {
+		return err
+	}
+	log, err := observe.NewLogger(cmd.ErrOrStderr(), c.Log.Format, c.Log.Level)
+	if err != nil {
+		return err
+	}
+	log = log.With("domain", c.Domain, "hub", c.Name)
+	ctx := cmd.Context()
+	endTracing, err := observe.StartTracing(ctx, "meshhub", c.Tracing.Endpoint)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		tctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = endTracing(tctx)
+	}()
+	h, err := o.assemble(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	return o.serve(ctx, h, log)
+}
+
+// assemble opens what the hub needs. The listeners come last: nobody can connect
+// to a hub that cannot start.
+func (o *runOptions) assemble(ctx context.Context, c config, log *slog.Logger) (*hub.Hub, error) {
+	keys, err := c.keys()
+	if err != nil {
+		return nil, err
+	}
+	authority, err := c.authority(ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	source, err := mtls.LoadFiles(c.tlsFiles())
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return nil, fault.New(fault.CodeIO, "listen on %s: %w", c.Listen, err).WithRemedy("Choose another address with --listen, or end what uses it.")
+	}
+	var metrics net.Listener
+	if c.Metrics != "" {
+		if metrics, err = net.Listen("tcp", c.Metrics); err != nil {
+			_ = listener.Close()
+			return nil, fault.New(fault.CodeIO, "listen on %s: %w", c.Metrics, err).WithRemedy("Choose another address with --metrics, or end what uses it.")
+		}
+	}
+	return hub.New(hub.Options{
+		Domain: c.Domain, Name: c.Name, Advertise: c.Advertise, StoreName: c.Store.Driver, Keys: keys, Authority: authority,
+		OpenLog: func(ctx context.Context) (*store.Log, error) {
+			return builtin.OpenLog(ctx, c.Store.Driver, c.Domain, builtin.StoreOptions{Path: c.Store.Path})
+		},
+		TLS: source, SaveTLS: func() error { return source.SaveFiles(c.tlsFiles()) },
+		Listener: listener, Metrics: metrics, Registry: observe.NewRegistry("meshhub"), Logger: log, CertificateGrace: c.TLS.Grace,
+		Distribution: distribution.ServerConfig{
+			MaxStreams: c.Agents.MaxStreams, AdmissionRate: c.Agents.AdmissionRate, AdmissionBurst: c.Agents.AdmissionBurst,
+		},
+		Replica: replica.Options{SnapshotEntries: uint64(c.Snapshots.Entries), SnapshotBytes: c.Snapshots.Bytes},
+	})
+}
+
+func (o *runOptions) serve(ctx context.Context, h *hub.Hub, log *slog.Logger) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ended := make(chan error, 1)
+	go func() { ended <- h.Run(ctx) }()
+	select {
+	case <-h.Ready():
+	case err := <-ended:
+		return err
+	}
+	listen, metrics := h.Addresses()
+	log.Info("serving", "listen", listen, "metrics", metrics, "build", version.String())
+	if o.readyFile != "" {
+		if err := writeReady(o.readyFile, listen, metrics); err != nil {
+			cancel(nil)
+			<-ended
+			return err
+		}
+	}
+	return <-ended
+}
+
+func writeReady(path, listen, metrics string) error {
+	data, err := json.Marshal(map[string]string{"listen": listen, "metrics": metrics})
+	if err != nil {
+		return fmt.Errorf("encode addresses: %w", err)
+	}
+	if err := durable.WriteFile(durable.OS, path, append(data, '\n'), 0o644); err != nil {
+		return fault.New(fault.CodeIO, "write --ready-file: %w", err)
+	}
+	return nil
+}

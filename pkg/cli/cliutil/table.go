@@ -1,0 +1,102 @@
+package cliutil
+
+import (
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Table is rows under headings. Cells are cleaned when written.
+type Table struct {
+	Headings []string
+	Rows     [][]string
+	// Widths are what Write makes the columns at least, and has made them: a table
+	// that goes on with those of the one before lines up with it.
+	Widths []int
+}
+
+// Add appends a row; a cell that is "" shows as "-".
+func (t *Table) Add(cells ...string) { t.Rows = append(t.Rows, cells) }
+
+const columnGap = "   "
+
+// Write prints the table, columns padded to their widest cell.
+func (t *Table) Write(w io.Writer, headings bool, heading func(string) string) error {
+	rows := make([][]string, 0, len(t.Rows)+1)
+	rows = append(rows, t.Headings)
+	for _, r := range t.Rows {
+		c := make([]string, len(r))
+		for i, cell := range r {
+			if c[i] = Clean(cell); cell == "" {
+				c[i] = "-"
+			}
+		}
+		rows = append(rows, c)
+	}
+	widths := make([]int, len(t.Headings))
+	copy(widths, t.Widths)
+	for _, r := range rows {
+		for i, cell := range r {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	t.Widths = widths
+	var b strings.Builder
+	for n, r := range rows {
+		if n == 0 && !headings {
+			continue
+		}
+		var line strings.Builder
+		for i, cell := range r {
+			line.WriteString(cell)
+			if i < len(r)-1 {
+				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)) + columnGap)
+			}
+		}
+		text := strings.TrimRight(line.String(), " ")
+		if n == 0 {
+			text = heading(text)
+		}
+		b.WriteString(text + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// Age is the time since t in its largest unit, like "3m" or "5d"; "" when t is
+// zero.
+func Age(now, t time.Time) string {
+	if t.IsZero() || t.Unix() == 0 {
+		return ""
+	}
+	d := now.Sub(t)
+	switch {
+	case d < 0:
+		return "in " + span(-d)
+	default:
+		return span(d)
+	}
+}
+
+func span(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return strconv.Itoa(int(d/time.Second)) + "s"
+	case d < time.Hour:
+		return strconv.Itoa(int(d/time.Minute)) + "m"
+	case d < 48*time.Hour:
+		return strconv.Itoa(int(d/time.Hour)) + "h"
+	}
+	return strconv.Itoa(int(d/(24*time.Hour))) + "d"
+}
+
+// Labels joins labels as "a=b,c=d", sorted by key.
+func Labels(m map[string]string) string {
+	terms := make([]string, 0, len(m))
+	for _, k := range sortedKeys(m) {
+		terms = append(terms, k+"="+m[k])
+	}
+	return strings.Join(terms, ",")
+}

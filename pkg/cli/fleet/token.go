@@ -1,0 +1,170 @@
+// Package fleet holds the verbs about nodes: join tokens and agents.
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/cli/cliutil"
+	"github.com/meshkit/meshkit/pkg/cli/read"
+	"github.com/meshkit/meshkit/pkg/client"
+)
+
+// NewToken is `meshctl token`.
+func NewToken(app *cliutil.App) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Make, list and revoke join tokens",
+		Long: `A join token admits nodes to the domain and binds labels to them, which decide what they are given. Its secret is shown
+once; the hub keeps only a hash. Every use is an entry of the log.`,
+	}
+	cmd.AddCommand(newTokenCreate(app), newTokenList(app), newTokenRevoke(app))
+	return cmd
+}
+
+type tokenCreateOptions struct {
+	app       *cliutil.App
+	labels    []string
+	ttl       time.Duration
+	uses      uint32
+	node      string
+	role      string
+	requestID string
+	output    string
+}
+
+func newTokenCreate(app *cliutil.App) *cobra.Command {
+	o := &tokenCreateOptions{app: app}
+	cmd := &cobra.Command{
+		Use:   "create",
+		Short: "Make a join token",
+		Long: `Create makes a join token and prints it on stdout, where it is shown this once. On stderr it prints the command for the
+node. -o json prints the token with its id, expiry, hub address and CA pin.`,
+		Example: `  meshctl token create --label region=eu --ttl 1h --uses 1
+  meshctl token create --node eu-1 -o json
+  TOKEN=$(meshctl token create --uses 20 --label region=us)`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
+	}
+	fl := cmd.Flags()
+	fl.StringArrayVar(&o.labels, "label", nil, "label of the nodes that join with it, KEY=VALUE (repeatable)")
+	fl.DurationVar(&o.ttl, "ttl", time.Hour, "how long it is good for, at most 720h")
+	fl.Uint32Var(&o.uses, "uses", 1, "how many nodes may join with it, at most 10000")
+	fl.StringVar(&o.node, "node", "", "admit only the node of this name")
+	fl.StringVar(&o.role, "role", "node", "what joins with it: node or hub")
+	fl.StringVar(&o.requestID, "request-id", "", "idempotency key of an earlier try; made up when empty")
+	fl.StringVarP(&o.output, "output", "o", "", "table, json, yaml or jsonpath=EXPRESSION")
+	cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"node", "hub"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(cliutil.DocumentFormats, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
+	return cmd
+}
+
+func (o *tokenCreateOptions) run(cmd *cobra.Command) error {
+	format, err := cliutil.ParseFormat(o.output, "table", "json", "yaml", "jsonpath")
+	if err != nil {
+		return err
+	}
+	labels, err := cliutil.ParseLabels(o.labels)
+	if err != nil {
+		return err
+	}
+	if o.role != "node" && o.role != "hub" {
+		return cliutil.Usagef("--role %q is neither node nor hub", o.role)
+	}
+	if o.ttl <= 0 || o.uses == 0 {
+		return cliutil.Usagef("--ttl and --uses must be above 0")
+	}
+	id := cmp.Or(o.requestID, o.app.NewID())
+	o.app.Verbosef("request id %s", id)
+	return o.app.Call(cmd, func(ctx context.Context, c *client.Client) error {
+		t, err := c.CreateToken(ctx, &adminv1.CreateTokenRequest{Labels: labels, Ttl: durationpb.New(o.ttl), Uses: o.uses, Node: o.node, Role: o.role, RequestId: id})
+		if err != nil {
+			return o.app.Unknown(err, id)
+		}
+		if format.Structured() {
+			return o.app.IO.PrintDocument(format, cliutil.ProtoJSON(t))
+		}
+		o.app.IO.Outf("%s", cliutil.Clean(t.GetToken()))
+		o.app.IO.Notef("token %s is good until %s for %s; it is not shown again. On the node:", t.GetId(), t.GetExpiresAt().AsTime().Local().Format(time.RFC3339), joins(o.uses))
+		o.app.IO.Notef("  %s", joinCommand(o.role, cmp.Or(t.GetHub(), c.Hub()), o.node, t))
+		return nil
+	})
+}
+
+func joins(n uint32) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", n)
+}
+
+func joinCommand(role, hub, node string, t *adminv1.CreateTokenResponse) string {
+	program := "meshagent"
+	if role == "hub" {
+		program = "meshhub"
+	}
+	line := fmt.Sprintf("%s join --hub %s --token %s --ca-pin %s --data ./agent", program, cliutil.ShellQuote(hub), cliutil.ShellQuote(t.GetToken()), cliutil.ShellQuote(t.GetCaPin()))
+	if node != "" {
+		line += " --node " + cliutil.ShellQuote(node)
+	}
+	return line
+}
+
+func newTokenList(app *cliutil.App) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List join tokens",
+		Long:  "List shows the join tokens with their state; their secrets are not kept.",
+		Example: `  meshctl token list
+  meshctl token list -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			format, err := cliutil.ParseFormat(output)
+			if err != nil {
+				return err
+			}
+			return app.Call(cmd, func(ctx context.Context, c *client.Client) error {
+				tokens, err := c.Tokens(ctx)
+				if err != nil {
+					return err
+				}
+				return app.IO.Print(format, read.Tokens(app, tokens))
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "table, wide, json, yaml, name or jsonpath=EXPRESSION")
+	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(cliutil.Formats, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
+	return cmd
+}
+
+func newTokenRevoke(app *cliutil.App) *cobra.Command {
+	return &cobra.Command{
+		Use:               "revoke ID",
+		Short:             "Make a join token useless",
+		Long:              "Revoke ends a join token at once. Nodes that have joined with it stay; `meshctl agent forget` removes those.",
+		Example:           "  meshctl token revoke 7f3k2m",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: read.CompleteNames(app, cliutil.Tokens),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return app.Call(cmd, func(ctx context.Context, c *client.Client) error {
+				r, err := c.RevokeToken(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				if r.GetSeq() == 0 {
+					app.IO.Notef("token %s was revoked before", args[0])
+					return nil
+				}
+				app.IO.Donef("token %s revoked: seq %d", args[0], r.GetSeq())
+				return nil
+			})
+		},
+	}
+}

@@ -1,0 +1,414 @@
+package cli_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
+)
+
+// golden compares text with a file under testdata/golden; -update writes it.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", "golden", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", name, diff)
+	}
+}
+
+func readingHub() *fakeHub {
+	agents := []*adminv1.Agent{
+		{Node: "eu-1", Labels: map[string]string{"region": "eu", "tier": "edge"}, JoinedAt: stamp(48 * time.Hour), Connected: true, Hub: "hub1", Phase: controlv1.Phase_PHASE_ACTIVE,
+			Active: &controlv1.ResumePoint{Epoch: 1, Version: 7, Digest: []byte{0xab, 0xcd}, View: "0123456789abcdef"}, View: "0123456789abcdef", Build: "dev", LastSeen: stamp(2 * time.Second),
+			CertificateNotAfter: stamp(-20 * time.Hour), TargetVersion: 7, Address: "10.0.0.9:5000", Capabilities: []string{"core/v1"}},
+		{Node: "us-1", Phase: controlv1.Phase_PHASE_DEGRADED, Active: &controlv1.ResumePoint{Epoch: 1, Version: 5}, Pinned: true, Message: "hostile \x1b[31m\u202etext", TargetVersion: 7,
+			Nack: &controlv1.Nack{Epoch: 1, Version: 7, Code: "MK5001", Message: "probation failed"}},
+	}
+	all := []*adminv1.Resource{cluster("payments", "10.0.0.7:80", 4), cluster("spare", "10.0.0.8:80", 5), route("shop", "payments", 6)}
+	return &fakeHub{
+		get: func(r *adminv1.GetRequest) (*adminv1.GetResponse, error) {
+			for _, res := range all {
+				if res.Kind == r.Key.Kind && res.Name == r.Key.Name {
+					return &adminv1.GetResponse{Resource: res}, nil
+				}
+			}
+			return nil, fault.New(fault.CodeNoSuchResource, "there is no %s/%s/%s", r.Key.Kind, r.Key.Namespace, r.Key.Name)
+		},
+		list: func(r *adminv1.ListRequest) (*adminv1.ListResponse, error) {
+			var out []*adminv1.Resource
+			for _, res := range all {
+				if r.Kind == "" || res.Kind == r.Kind {
+					out = append(out, res)
+				}
+			}
+			if r.PageToken == "" && len(out) > 1 { // two pages, so that paging is seen
+				return &adminv1.ListResponse{Resources: out[:1], NextPageToken: "more"}, nil
+			}
+			if r.PageToken == "more" {
+				out = out[1:]
+			}
+			return &adminv1.ListResponse{Resources: out}, nil
+		},
+		agents: func(context.Context, *adminv1.ListAgentsRequest) (*adminv1.ListAgentsResponse, error) {
+			return &adminv1.ListAgentsResponse{Agents: agents}, nil
+		},
+		agent: func(r *adminv1.GetAgentRequest) (*adminv1.GetAgentResponse, error) {
+			return &adminv1.GetAgentResponse{Agent: agents[1], SpiffeId: "spiffe://demo/node/us-1", TokenId: "tok1",
+				Downlevels: []*controlv1.Downlevel{{Resource: "Route/default/shop", Capability: "mirror/v1", Reason: "the mirror is left out"}}}, nil
+		},
+		history: func(*adminv1.HistoryRequest) (*adminv1.HistoryResponse, error) {
+			return &adminv1.HistoryResponse{Entries: []*adminv1.HistoryEntry{
+				{Seq: 6, Epoch: 1, Time: stamp(5 * time.Minute), Author: "spiffe://demo/operator/admin", Message: "half to v2", Updated: 1, Keys: []string{"Cluster/default/payments"},
+					Diff: &adminv1.ResourceDiff{Action: "update", Fields: []*adminv1.FieldDiff{{Field: "spec.endpoints[0].address", Before: `"10.0.0.6:80"`, After: `"10.0.0.7:80"`}}, Effects: []string{"10.0.0.6:80 gets no more requests"}}},
+				{Seq: 4, Epoch: 1, Time: stamp(3 * time.Hour), Author: "spiffe://demo/operator/admin", Created: 3, UndoneBy: 6, Diff: &adminv1.ResourceDiff{Action: "create"}},
+			}}, nil
+		},
+	}
+}
+
+func TestReadsPrintTheirGoldens(t *testing.T) {
+	s := newSession(t, readingHub())
+	for name, args := range map[string]string{
+		"get-clusters.txt":      "get clusters",
+		"get-clusters-wide.txt": "get clusters -o wide",
+		"get-cluster.json":      "get cluster payments -o json",
+		"get-clusters.yaml":     "get clusters -o yaml",
+		"get-all-names.txt":     "get all -o name",
+		"get-all.txt":           "get all",
+		"get-agents.txt":        "get agents",
+		"get-agents-wide.txt":   "get agents -o wide",
+		"get-agents.json":       "get agents -o json",
+		"get-domain.txt":        "get domain",
+		"jsonpath.txt":          "get agents -o jsonpath=$.items[?@.connected==true].labels",
+		"jsonpath-kubectl.txt":  "get agents -o jsonpath={.items[*].node}",
+		"describe-cluster.txt":  "describe cluster payments",
+		"describe-cluster.json": "describe cluster/payments -o json",
+		"describe-agent.txt":    "describe agent us-1",
+		"history.txt":           "history",
+		"history-wide.txt":      "history -o wide",
+		"history-resource.txt":  "history cluster/payments",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.run(0, strings.Fields(args)...)
+			if s.err.Len() > 0 {
+				t.Errorf("stderr: %s", s.err)
+			}
+			if strings.ContainsAny(s.out.String(), "\x1b\u202e") {
+				t.Error("hostile text reaches the terminal unescaped")
+			}
+			golden(t, name, s.out.String())
+		})
+	}
+}
+
+func TestWhatGetPrintsAsYAMLIsValidInput(t *testing.T) {
+	s := newSession(t, readingHub())
+	for _, what := range []string{"cluster/payments", "all"} {
+		s.run(0, "get", what, "-o", "yaml")
+		s.in.Write(s.out.Bytes())
+		s.run(0, "validate", "-")
+	}
+}
+
+func TestExitCodesFollowTheHubsFaults(t *testing.T) {
+	h := readingHub()
+	s := newSession(t, h)
+	s.run(5, "get", "cluster", "nobody")
+	for code, want := range map[fault.Code]int{
+		fault.CodeBaseMoved: 6, fault.CodeNotPermitted: 4, fault.CodeNoClientCert: 4, fault.CodeBadRequest: 65, fault.CodeInternal: 1, fault.CodeRateLimited: 1, fault.CodeTimeout: 8,
+	} {
+		h.get = func(*adminv1.GetRequest) (*adminv1.GetResponse, error) {
+			return nil, fault.New(code, "the hub says so").WithRemedy("do as it says")
+		}
+		s.run(want, "get", "cluster", "payments")
+		if !strings.Contains(s.err.String(), "error["+string(code)+"]: the hub says so\n  fix: do as it says") {
+			t.Errorf("stderr: %s", s.err)
+		}
+	}
+}
+
+const shopFile = `apiVersion: meshkit.dev/v1
+kind: Route
+metadata: {name: shop}
+spec:
+  service: shop
+  rules:
+    - name: all
+      clusters:
+        - name: payments
+`
+
+func writeFile(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func applied() *adminv1.ApplyResponse {
+	return &adminv1.ApplyResponse{Seq: 8, Epoch: 1, Plan: &adminv1.PlanResponse{Updated: 1, AgentsTouched: 2, AgentsTotal: 2, Base: 7, Diffs: []*adminv1.ResourceDiff{{
+		Key: &adminv1.Key{Kind: "Route", Namespace: "default", Name: "shop"}, Action: "update",
+		Fields:  []*adminv1.FieldDiff{{Field: "spec.timeout", Before: `"1s"`, After: `"2s"`}, {Field: "spec.priority", After: "3"}},
+		Effects: []string{"requests to shop may take 2s"}}}}}
+}
+
+func TestApplyWaitsForTheAgents(t *testing.T) {
+	report := func(r *adminv1.WatchPropagationResponse) func(*adminv1.WatchPropagationRequest, grpc.ServerStreamingServer[adminv1.WatchPropagationResponse]) error {
+		return func(req *adminv1.WatchPropagationRequest, s grpc.ServerStreamingServer[adminv1.WatchPropagationResponse]) error {
+			if req.Version != 8 {
+				return fault.New(fault.CodeBadRequest, "version %d", req.Version)
+			}
+			if err := s.Send(r); err != nil || r.Done {
+				return err
+			}
+			<-s.Context().Done()
+			return nil
+		}
+	}
+	refused := &adminv1.AgentNack{Node: "us-1", Nack: &controlv1.Nack{Version: 8, Code: "MK5001", Resource: "Route/default/shop", Message: "no \x1b room"}}
+	tests := map[string]struct {
+		report *adminv1.WatchPropagationResponse
+		exit   int
+		golden string
+	}{
+		"all have it":     {&adminv1.WatchPropagationResponse{Version: 8, Concerned: 2, Acked: 2, Done: true, P50: durationpb.New(1500 * time.Microsecond), P99: durationpb.New(12 * time.Millisecond), Last: durationpb.New(12 * time.Millisecond)}, 0, "wait-done.txt"},
+		"one refused":     {&adminv1.WatchPropagationResponse{Version: 8, Concerned: 2, Acked: 1, Nacked: 1, Nacks: []*adminv1.AgentNack{refused}, Done: true}, 9, "wait-refused.txt"},
+		"one never spoke": {&adminv1.WatchPropagationResponse{Version: 8, Concerned: 2, Acked: 1}, 8, "wait-timeout.txt"},
+	}
+	file := writeFile(t, "shop.yaml", shopFile)
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := newSession(t, &fakeHub{apply: func(context.Context, *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) { return applied(), nil }, propagate: report(tt.report)})
+			s.run(tt.exit, "apply", "-f", file, "--wait", "--timeout", "250ms")
+			golden(t, tt.golden, "--- stdout\n"+s.out.String()+"--- stderr\n"+s.err.String())
+		})
+	}
+}
+
+func TestInterruptedWaitSaysThatTheChangeStands(t *testing.T) {
+	waiting := make(chan struct{})
+	s := newSession(t, &fakeHub{apply: func(context.Context, *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) { return applied(), nil },
+		propagate: func(_ *adminv1.WatchPropagationRequest, s grpc.ServerStreamingServer[adminv1.WatchPropagationResponse]) error {
+			close(waiting)
+			<-s.Context().Done()
+			return nil
+		}})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-waiting
+		cancel()
+	}()
+	s.runContext(ctx, 130, "apply", "-f", writeFile(t, "shop.yaml", shopFile), "--wait")
+	if !strings.Contains(s.err.String(), "seq 8 is committed") {
+		t.Errorf("stderr: %s", s.err)
+	}
+}
+
+func TestFindingsOfTheHubPointIntoTheFiles(t *testing.T) {
+	key := &adminv1.Key{Kind: "Route", Namespace: "default", Name: "shop"}
+	finding := &adminv1.Finding{Code: "MK2401", Severity: "error", Resource: key, Field: "spec.rules[0].clusters[0].name", Reason: "Cluster/default/payments does not exist", Remedy: "create it", Index: 0}
+	s := newSession(t, &fakeHub{
+		apply: func(context.Context, *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
+			return nil, fault.New(fault.CodeChangeInvalid, "nothing was changed: MK2401: …")
+		},
+		plan: func(*adminv1.PlanRequest) (*adminv1.PlanResponse, error) {
+			return &adminv1.PlanResponse{Findings: []*adminv1.Finding{finding}}, nil
+		},
+	})
+	file := writeFile(t, "shop.yaml", shopFile)
+	for _, args := range [][]string{{"apply", "-f", file}, {"plan", "-f", file}, {"validate", "--live", file}} {
+		s.run(65, args...)
+		if want := file + ":9:17: error[MK2401]: route/shop spec.rules[0].clusters[0].name:"; !strings.Contains(s.err.String(), want) {
+			t.Errorf("meshctl %v: no %q in\n%s", args, want, s.err)
+		}
+	}
+}
+
+func TestFetchedResourcesAreAppliedOnTheVersionTheyWereFetchedAt(t *testing.T) {
+	h := readingHub()
+	var got []byte
+	h.apply = func(_ context.Context, r *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
+		got = r.GetChange().GetResources()[0]
+		return nil, fault.New(fault.CodeBaseMoved, "Cluster/default/payments is not at resource version 4 any more")
+	}
+	s := newSession(t, h)
+	s.run(0, "get", "cluster/payments", "-o", "yaml")
+	s.in.Write(s.out.Bytes())
+	s.run(6, "apply", "-f", "-")
+	if !strings.Contains(string(got), `"resourceVersion":"4"`) || strings.Contains(string(got), "generation") {
+		t.Errorf("sent %s", got)
+	}
+}
+
+func TestFilesWithErrorsAreNotSent(t *testing.T) {
+	sent := false
+	s := newSession(t, &fakeHub{apply: func(context.Context, *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
+		sent = true
+		return applied(), nil
+	}})
+	s.run(65, "apply", "-f", writeFile(t, "bad.yaml", strings.Replace(shopFile, "service:", "servise:", 1)))
+	if sent {
+		t.Error("the hub was asked")
+	}
+}
+
+func TestUnknownOutcomePrintsTheCommandToRetry(t *testing.T) {
+	var ids []string
+	h := &fakeHub{}
+	s := newSession(t, h)
+	h.apply = func(_ context.Context, r *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
+		ids = append(ids, r.RequestId)
+		s.server.Stop() // the connection breaks with the request in the hub's hands
+		return nil, nil
+	}
+	file := writeFile(t, "it's.yaml", shopFile)
+	s.run(1, "apply", "-f", file, "-m", "two words")
+	want := `meshctl apply -f '` + strings.ReplaceAll(file, "'", `'\''`) + `' -m 'two words' --request-id=6e2b57a1-0000-4000-8000-000000000001`
+	if !strings.Contains(s.err.String(), want) || !strings.Contains(s.err.String(), "error[MK7013]") {
+		t.Errorf("no %q in\n%s", want, s.err)
+	}
+	if len(ids) != 1 {
+		t.Errorf("%d requests reached the hub", len(ids))
+	}
+}
+
+func TestPlanIsSavedAndAppliedOnItsBaseOnly(t *testing.T) {
+	plan := applied().Plan
+	moved := false
+	var got *adminv1.Change
+	s := newSession(t, &fakeHub{
+		plan: func(*adminv1.PlanRequest) (*adminv1.PlanResponse, error) { return plan, nil },
+		apply: func(_ context.Context, r *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
+			if got = r.Change; moved {
+				return nil, fault.New(fault.CodeBaseMoved, "planned on 7, now at 9")
+			}
+			return applied(), nil
+		},
+	})
+	file, save := writeFile(t, "shop.yaml", shopFile), filepath.Join(t.TempDir(), "change.plan")
+	s.run(2, "plan", "-f", file, "--exit-code", "--save", save, "-m", "why")
+	golden(t, "plan.txt", s.out.String())
+	s.run(0, "apply", "--plan", save)
+	if got.Base != 7 || got.Message != "why" || len(got.Resources) != 1 || !strings.Contains(string(got.Resources[0]), `"service":"shop"`) {
+		t.Errorf("applied %v", got)
+	}
+	moved = true
+	s.run(6, "apply", "--plan", save)
+
+	data, err := os.ReadFile(save)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(save, []byte(strings.Replace(string(data), `"base": 7`, `"base": 8`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got = nil
+	s.run(65, "apply", "--plan", save)
+	if got != nil {
+		t.Error("an altered plan was sent")
+	}
+	plan.Updated = 0
+	s.run(0, "plan", "-f", file, "--exit-code")
+}
+
+func TestWatchPrintsThePresentThenChangesAndEndsWith130(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := newSession(t, &fakeHub{watch: func(_ *adminv1.WatchRequest, w grpc.ServerStreamingServer[adminv1.WatchResponse]) error {
+		for _, e := range []*adminv1.WatchResponse{
+			{Event: adminv1.WatchResponse_EVENT_UPSERT, Resource: cluster("payments", "10.0.0.7:80", 4), Seq: 4},
+			{Event: adminv1.WatchResponse_EVENT_SYNCED, Seq: 4},
+			{Event: adminv1.WatchResponse_EVENT_UPSERT, Resource: cluster("payments", "10.0.0.9:80", 5), Seq: 5},
+			{Event: adminv1.WatchResponse_EVENT_DELETE, Resource: &adminv1.Resource{Kind: "Cluster", Namespace: "default", Name: "payments"}, Seq: 6},
+		} {
+			if err := w.Send(e); err != nil {
+				return err
+			}
+		}
+		<-w.Context().Done()
+		return nil
+	}})
+	s.app.IO.Out = &stopAfter{Writer: s.out, text: `"delete"`, stop: cancel}
+	s.runContext(ctx, 130, "get", "clusters", "--watch", "-o", "json")
+	if lines := strings.Split(strings.TrimSpace(s.out.String()), "\n"); len(lines) != 3 || !strings.HasPrefix(lines[2], `{"event":"delete","seq":6,"resource":{`) {
+		t.Errorf("stdout:\n%s", s.out)
+	}
+}
+
+// stopAfter calls stop once text has been written.
+type stopAfter struct {
+	Writer interface{ Write([]byte) (int, error) }
+	text   string
+	stop   func()
+}
+
+func (w *stopAfter) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), w.text) {
+		defer w.stop()
+	}
+	return w.Writer.Write(b)
+}
+
+func TestAWrongNameIsAnsweredWithTheNearest(t *testing.T) {
+	s := newSession(t, readingHub())
+	for _, verb := range []string{"get", "describe"} {
+		s.run(5, verb, "cluster", "paymnts")
+		if !strings.Contains(s.err.String(), "did you mean payments?") {
+			t.Errorf("%s: %s", verb, s.err)
+		}
+	}
+	s.run(5, "get", "cluster", "nothing-like-it")
+	if strings.Contains(s.err.String(), "did you mean") {
+		t.Errorf("%s", s.err)
+	}
+}
+
+func TestCompletionOffersLiveNamesAndGivesUpAfterASecond(t *testing.T) {
+	h := readingHub()
+	s := newSession(t, h)
+	s.run(0, "__complete", "describe", "agent", "")
+	if !strings.HasPrefix(s.out.String(), "eu-1\nus-1\n") {
+		t.Errorf("stdout: %s", s.out)
+	}
+	s.run(0, "__complete", "delete", "cluster/")
+	if !strings.HasPrefix(s.out.String(), "cluster/payments\ncluster/spare\n") {
+		t.Errorf("stdout: %s", s.out)
+	}
+	s.run(0, "__complete", "undo", "")
+	if !strings.HasPrefix(s.out.String(), "6\thalf to v2\n:") { // 4 is undone
+		t.Errorf("stdout: %s", s.out)
+	}
+	s.run(0, "__complete", "simulate", "route", "--service", "")
+	if !strings.HasPrefix(s.out.String(), "shop\n") {
+		t.Errorf("stdout: %s", s.out)
+	}
+	h.agents = func(ctx context.Context, _ *adminv1.ListAgentsRequest) (*adminv1.ListAgentsResponse, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	begun := time.Now()
+	s.run(0, "__complete", "describe", "agent", "")
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
