@@ -1,0 +1,37 @@
+package harness
+
+import "os"
+
+// With gives the same cluster to another test: what it reports goes to tb, and
+// what it starts ends with tb.
+func (c *Cluster) With(tb TB) *Cluster {
+	d := *c
+	d.tb = tb
+	return &d
+}
+
+// With gives the same hub to another test. A test that restarts it starts a hub
+// that ends with that test.
+func (h *Hub) With(c *Cluster) *Hub {
+	g := *h
+	g.c = c
+	return &g
+}
+
+// With gives the same agent to another test.
+func (a *Agent) With(c *Cluster) *Agent {
+	b := *a
+	b.c = c
+	return &b
+}
+
+// Log is what a program has written to its log so far; name is the one that it
+// was started under: "hub", or an agent's node.
+func (c *Cluster) Log(name string) string {
+	c.tb.Helper()
+	data, err := os.ReadFile(c.Path(name + ".log"))
+	if err != nil {
+		c.tb.Fatalf("%v", err)
+	}
+	return string(data)
+}
