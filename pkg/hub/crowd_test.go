@@ -19,6 +19,7 @@ import (
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub"
 	"github.com/meshkit/meshkit/pkg/hub/hubtest"
 	"github.com/meshkit/meshkit/pkg/mtls"
@@ -69,7 +70,9 @@ func gather(t testing.TB, h *hubtest.Running, n int) *crowd {
 				t.Error(err)
 				return
 			}
-			c.live(ctx, h.Address, name, source)
+			if err := c.live(ctx, h.Address, name, source); err != nil && fault.CodeOf(err) != fault.CodeDraining && ctx.Err() == nil {
+				t.Errorf("%s: %v", name, err)
+			}
 		})
 	}
 	t.Cleanup(c.leave)
@@ -84,25 +87,25 @@ func (c *crowd) leave() {
 }
 
 // live is one node's stream, until the hub or the crowd ends it.
-func (c *crowd) live(ctx context.Context, address, name string, source *mtls.Source) {
+func (c *crowd) live(ctx context.Context, address, name string, source *mtls.Source) error {
 	opts := wire.DialOptions(wire.DialConfig{ReceiveBytes: 8 << 20, SendBytes: 1 << 20, UserAgent: "crowd"})
 	conn, err := grpc.NewClient(address, append(opts, grpc.WithTransportCredentials(credentials.NewTLS(mtls.ClientConfig(source, mtls.AnyHub))))...)
 	if err != nil {
-		return
+		return err
 	}
 	defer conn.Close()
 	stream, err := controlv1.NewControlServiceClient(conn).Stream(ctx)
 	if err != nil {
-		return
+		return err
 	}
 	if err := stream.Send(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Hello{Hello: &controlv1.Hello{Node: name, Protocols: []string{"v1"}, Capabilities: view.Known()}}}); err != nil {
-		return
+		return err
 	}
 	var m trustv1.Manifest
 	for {
 		in, err := stream.Recv()
 		if err != nil {
-			return
+			return err
 		}
 		if n := in.GetNotice(); n.GetClosing() {
 			_ = stream.CloseSend()
@@ -116,16 +119,16 @@ func (c *crowd) live(ctx context.Context, address, name string, source *mtls.Sou
 			continue
 		}
 		if env := u.GetManifest(); env != nil {
-			if proto.Unmarshal(env.GetPayload(), &m) != nil {
-				return
+			if err := proto.Unmarshal(env.GetPayload(), &m); err != nil {
+				return err
 			}
 		}
 		if u.GetChunk()+1 != u.GetChunks() {
 			continue
 		}
 		ack := &controlv1.Ack{Epoch: m.GetEpoch(), Version: m.GetVersion(), Digest: m.GetDigest()}
-		if stream.Send(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Ack{Ack: ack}}) != nil {
-			return
+		if err := stream.Send(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Ack{Ack: ack}}); err != nil {
+			return err
 		}
 		c.mu.Lock()
 		c.versions[m.GetVersion()]++

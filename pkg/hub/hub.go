@@ -302,8 +302,9 @@ func (c collectors) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// Ready is closed once the hub has read its log.
-func (h *Hub) Ready() <-chan struct{} { return h.replica.Ready() }
+// Ready is closed once the hub has read its log and taken its keys and views from
+// it.
+func (h *Hub) Ready() <-chan struct{} { return h.views.Ready() }
 
 // Addresses are where the hub listens.
 func (h *Hub) Addresses() (listen, metrics string) {

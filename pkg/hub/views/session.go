@@ -32,11 +32,12 @@ var _ distribution.Backend = (*Set)(nil)
 // Attach implements distribution.Backend.
 func (s *Set) Attach(ctx context.Context, peer distribution.Peer, hello *controlv1.Hello, wake func()) (distribution.Session, error) {
 	select {
-	case <-s.opt.Replica.Ready():
+	case <-s.first:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if err := s.awaitFirst(ctx); err != nil {
+	// The guard let the node pass by the replica's state: the views must know it too.
+	if err := s.await(ctx, s.opt.Replica.Current().State.Seq()); err != nil {
 		return nil, err
 	}
 	sess := &session{set: s, node: hello.GetNode(), caps: hello.GetCapabilities(), wake: wake, end: func(error) {}}
@@ -83,17 +84,20 @@ func seen(h *controlv1.Hello) distribution.Point {
 	return out
 }
 
-// awaitFirst waits until Run has taken the first state.
-func (s *Set) awaitFirst(ctx context.Context) error {
+// await waits until Run, which has taken the first state, takes one that holds
+// entry seq.
+func (s *Set) await(ctx context.Context, seq uint64) error {
 	for {
 		s.mu.Lock()
-		ready := s.cur != nil
+		there, taken := s.cur.State.Seq() >= seq, s.taken
 		s.mu.Unlock()
-		if ready {
+		if there {
 			return nil
 		}
-		if err := s.Resign(ctx); err != nil { // answered by Run, after it has
-			return err
+		select {
+		case <-taken:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -66,8 +66,11 @@ type Set struct {
 	metrics metrics
 	resign  chan chan error
 
+	first chan struct{} // closed when Run has taken the first state
+
 	mu       sync.Mutex // guards all below
 	cur      *replica.Current
+	taken    chan struct{} // closed and replaced when cur moves
 	anchors  *trust.Anchors
 	active   map[string]*activeView
 	sessions map[*session]struct{}
@@ -103,6 +106,7 @@ func New(opt Options) *Set {
 	}
 	return &Set{
 		opt: opt, log: opt.Logger, history: distribution.NewHistory(0, 0), metrics: newMetrics(), resign: make(chan chan error),
+		first: make(chan struct{}), taken: make(chan struct{}),
 		active: make(map[string]*activeView), sessions: make(map[*session]struct{}), moved: make(map[string]bool),
 	}
 }
@@ -110,7 +114,11 @@ func New(opt Options) *Set {
 // Collectors gives the metrics of the set.
 func (s *Set) Collectors() []prometheus.Collector { return s.metrics.collectors() }
 
-// Run follows the replica until ctx ends.
+// Ready is closed once views can be given and keys are known: the first state has
+// been taken.
+func (s *Set) Ready() <-chan struct{} { return s.first }
+
+// Run follows the replica until ctx ends. Call it once.
 func (s *Set) Run(ctx context.Context) error {
 	select {
 	case <-s.opt.Replica.Ready():
@@ -126,6 +134,7 @@ func (s *Set) Run(ctx context.Context) error {
 		s.advance(ctx, cur)
 		if first {
 			s.opt.Fleet.Serving()
+			close(s.first)
 		}
 		settings := cur.Graph.Settings()
 		if want := time.Duration(settings.Freshness.Interval); want != interval {
@@ -189,6 +198,8 @@ func (s *Set) advance(ctx context.Context, cur *replica.Current) {
 		return
 	}
 	s.cur = cur
+	close(s.taken)
+	s.taken = make(chan struct{})
 	if f := s.opt.Keys.Current(); f != nil && f.Anchors != s.anchors {
 		s.anchors = f.Anchors
 		trustChanged = true
