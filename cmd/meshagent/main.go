@@ -29,7 +29,7 @@ func realMain() int {
 // execute runs one command and gives the exit code.
 func execute(ctx context.Context, io *cliutil.IO, args []string) int {
 	root := newRoot(io)
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // not nil, or cobra takes the process's own
 	err := root.ExecuteContext(ctx)
 	if err != nil && ctx.Err() != nil && (errors.Is(err, context.Canceled) || fault.KindOf(err) == fault.Canceled) {
 		return cliutil.ExitInterrupted

@@ -30,7 +30,7 @@ func main() {
 // execute runs one command line and gives the exit code of the documented table.
 func execute(ctx context.Context, io *cliutil.IO, args []string) int {
 	root := newRoot()
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // not nil, or cobra takes the process's own
 	root.SetOut(io.Out)
 	root.SetErr(io.Err)
 	err := root.ExecuteContext(ctx)

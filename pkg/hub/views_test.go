@@ -41,7 +41,9 @@ func TestWaitingEndsThoughANodeMovesToAViewOfTheSameContent(t *testing.T) {
 	h := hubtest.NewDomain(t).Start(t)
 	o := operate(t, h)
 	us := (&agentHost{h}).start(t, "node-us", map[string]string{"region": "us"})
-	us.await(o.apply(t, mesh()...).GetSeq())
+	first := o.apply(t, mesh()...).GetSeq()
+	us.await(first)
+	o.propagated(t, first) // the hub has its ack too
 	seq := o.apply(t, scopedCluster("only-eu", "eu", "10.0.0.1:80")).GetSeq()
 	if p := o.propagated(t, seq); p.GetConcerned() != 0 {
 		t.Errorf("%v, want no node concerned", p)

@@ -43,26 +43,35 @@ func (w *work) withholdPeers() {
 }
 
 // includeService adds the routes of a service, and the policies that target them,
-// to the region. Those not in it yet keep what was known of their own fate.
+// to the region.
 func (w *work) includeService(name string) {
 	s, ok := w.after.Service(name)
 	if !ok {
 		return
 	}
-	keep := func(key resource.Key) {
-		if _, ok := w.region[key]; ok {
-			return
-		}
-		w.region[key], w.seeds[key] = false, w.seed(w.after, key)
-		if it, ok := w.old.Get(key); ok && it.level >= 0 && !it.peer {
-			w.level[key] = it.level
-		}
-	}
 	for o := range s.Routes() {
-		keep(o.Key())
-		for _, p := range protectors(w.after, o.Key()) {
-			keep(p)
-		}
+		w.keep(o.Key())
+		w.keepProtectors(o.Key())
+	}
+}
+
+// keep adds a key to the region with what was known of its own fate, unless it is
+// there.
+func (w *work) keep(key resource.Key) {
+	if _, ok := w.region[key]; ok {
+		return
+	}
+	w.region[key], w.seeds[key] = false, w.seed(w.after, key)
+	if it, ok := w.old.Get(key); ok && it.level >= 0 && !it.peer {
+		w.level[key] = it.level
+	}
+}
+
+// keepProtectors keeps the policies that target a route: their targets name it only
+// while it is sent.
+func (w *work) keepProtectors(route resource.Key) {
+	for _, p := range protectors(w.after, route) {
+		w.keep(p)
 	}
 }
 
@@ -87,6 +96,7 @@ func (w *work) leadService(name string) {
 		key := o.Key()
 		if _, here := w.region[key]; here && !w.own(key) && !w.seeds[key].absent && o.Spec.(*route.Spec).Priority <= highest {
 			w.lead[key], w.level[key] = lead, level
+			w.keepProtectors(key) // a route that came to the service was not looked at with it
 		}
 	}
 }

@@ -200,6 +200,30 @@ func TestRequestsOfAWithheldRouteDoNotFallThrough(t *testing.T) {
 	}
 }
 
+// The policy does not change, and still has to lose the route among its targets.
+func TestARouteThatComesToAWithheldOnesServiceIsCutFromTargets(t *testing.T) {
+	route := func(name, service, more string) graph.Change {
+		return write("Route", name, fmt.Sprintf(`{"service":%q,"rules":[{"name":"x","clusters":[{"name":"a"}]}]%s}`, service, more))
+	}
+	g := mesh(t,
+		write("Policy", "guard", `{"authz":{"rules":[{"name":"r","effect":"allow","when":"true"}]}}`), write("Cluster", "a", `{`+endpoint+`}`),
+		write("Policy", "mild", `{"timeout":{"request":"1s"},"targets":[{"kind":"Cluster","name":"a"},{"kind":"Route","name":"moves"}]}`),
+		route("guarded", "s", `,"policies":["guard"]`), route("moves", "t", ""),
+	)
+	c := view.ClassOf(g, without("authz-cel/v1"), nil)
+	next, findings := g.Update([]graph.Change{route("moves", "s", `,"priority":-1`)})
+	if resource.HasErrors(findings) {
+		t.Fatal(findings)
+	}
+	v := view.Build(g, c).Update(next, nil)
+	if got := content(t, v, "Policy", "mild"); strings.Contains(got, "moves") {
+		t.Errorf("the policy names a withheld route: %s", got)
+	}
+	if diff := cmp.Diff(facts(view.Build(next, c)), facts(v)); diff != "" {
+		t.Errorf("-built +updated:\n%s", diff)
+	}
+}
+
 func TestScopeLimitsAViewToItsNodes(t *testing.T) {
 	g := mesh(t, write("Cluster", "all", `{`+endpoint+`}`), write("Cluster", "eu", `{`+endpoint+`}`, "region", "eu"), write("Cluster", "us", `{`+endpoint+`}`, "region", "us"))
 	for labels, want := range map[string][]string{
