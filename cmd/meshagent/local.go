@@ -149,6 +149,8 @@ func standing(state string) string {
 		return "in probation"
 	case "active":
 		return "kept"
+	case "staging":
+		return "being activated"
 	}
 	return state
 }

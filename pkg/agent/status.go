@@ -56,7 +56,11 @@ func (a *Agent) Status() *agentv1.GetStatusResponse {
 	}
 	for i, g := range rep.Durable.Generations {
 		status := string(g.Status)
-		if i == 0 && g.Status == activation.Kept {
+		switch {
+		case i > 0:
+		case g.Point != rep.Active:
+			status = "staging"
+		case g.Status == activation.Kept:
 			status = "active"
 		}
 		out.Generations = append(out.Generations, s.generation(g, status))

@@ -106,9 +106,10 @@ func (r *receiver) Hello() *controlv1.Hello {
 	rep := r.state.Load().report
 	r.tip, r.early = nil, nil
 	anchors := r.anchors.get()
+	held, _ := rep.Durable.Active() // what deltas can stand on, active yet or not
 	return &controlv1.Hello{
 		Node: r.cfg.Node, Labels: r.cfg.Labels, Capabilities: view.Known(), Build: version.String(),
-		Resume: resumePoint(rep.Active), Highest: resumePoint(rep.Durable.Highest),
+		Resume: resumePoint(held.Point), Highest: resumePoint(rep.Durable.Highest),
 		RootVersion: anchors.RootVersion(), KeysetVersion: anchors.KeysetVersion(),
 		Protocols: []string{distribution.Protocol}, Phase: phaseToProto(rep.Phase),
 	}

@@ -21,7 +21,7 @@ func TestEveryDocumentedExitCodeHappens(t *testing.T) {
 	picky := s.JoinAgent(s.hub, "picky", "region=eu")
 	picky.Configure("\nvalidate:\n  command: [sh, -c, '! grep -q 10.55.55.55 \"$0\"']\n")
 	picky.Start()
-	awaitStatus(t, s.Cluster, picky, "content", func(st statusOf) bool { return st.Connected && len(st.Generations) > 0 })
+	awaitStatus(t, s.Cluster, picky, "content", func(st statusOf) bool { return st.Connected && st.active().Version > 0 })
 	t.Cleanup(func() {
 		picky.Kill()
 		s.Ctl("agent", "forget", "picky")

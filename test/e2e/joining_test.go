@@ -104,7 +104,7 @@ func TestTokensThatAreNotGoodAdmitNobody(t *testing.T) {
 func TestAForgottenAgentIsRefusedAndKeepsServing(t *testing.T) {
 	s := sharedSite(t)
 	a := s.NewAgent(s.hub, "forgotten", "region=eu")
-	awaitStatus(t, s.Cluster, a, "content", func(st statusOf) bool { return len(st.Generations) > 0 && st.Connected })
+	awaitStatus(t, s.Cluster, a, "content", func(st statusOf) bool { return st.active().Version > 0 && st.Connected })
 	before := bundleOf(t, s.Cluster, a)
 	s.Ctl("agent", "forget", "forgotten", "--reason", "decommissioned")
 	refused := func(st statusOf) bool { return !st.Connected && strings.Contains(st.Message, "forgotten") }

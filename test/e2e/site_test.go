@@ -230,9 +230,9 @@ func limited(t *testing.T) context.Context {
 func (s *site) hubWorks(t *testing.T) {
 	t.Helper()
 	at := fmt.Sprintf("10.9.%d.%d:80", time.Now().UnixNano()%250, time.Now().UnixMicro()%250)
-	s.Ctl("apply", "-f", s.write(t, "probe.yaml", clusterYAML("probe", at)), "--wait")
-	if !strings.Contains(bundleOf(t, s.Cluster, s.agent), at) {
-		t.Errorf("the agent's bundle lacks %s, which apply --wait says it has", at)
+	r := s.Run("meshctl", "apply", "-f", s.write(t, "probe.yaml", clusterYAML("probe", at)), "--wait")
+	if bundle := bundleOf(t, s.Cluster, s.agent); r.Code != 0 || !strings.Contains(bundle, at) {
+		t.Errorf("apply --wait ended with %d and said\n%s%s; the agent's bundle should have %s and is\n%s\nits log:\n%s", r.Code, r.Stdout, r.Stderr, at, bundle, s.Log(s.agent.Node))
 	}
 }
 
@@ -258,9 +258,10 @@ type point struct {
 	Digest  string `json:"digest"`
 }
 
-// active is the point that an agent serves.
+// active is the point that an agent serves, zero while it serves nothing or is
+// changing over.
 func (s statusOf) active() point {
-	if len(s.Generations) == 0 {
+	if len(s.Generations) == 0 || s.Generations[0].State == "staging" {
 		return point{}
 	}
 	return s.Generations[0].Point

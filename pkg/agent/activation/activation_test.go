@@ -22,6 +22,38 @@ func point(version uint64, content byte) Point {
 	return Point{Epoch: 1, Version: version, View: "v", Digest: digest.Hash{content}}
 }
 
+// A hub takes what is reported active for what requests meet: not before the data
+// plane was given it, and never what its activation refused.
+func TestOnlyWhatTheDataPlaneWasGivenIsReportedActive(t *testing.T) {
+	r := newRig(t, testConfig())
+	first, second := point(1, 1), point(2, 2)
+	r.do(offer(first))
+	active := func() Point { return r.m.Report(r.now).Active }
+	if active() != first {
+		t.Fatalf("%+v is reported active, want %+v", active(), first)
+	}
+	var effects []Effect
+	step := func(ev Event) { r.m, effects = r.m.Step(ev, r.now) }
+	step(offer(second))
+	step(Validated{Flight: effects[0].(Validate).Flight})
+	step(Persisted{Flight: effects[0].(Persist).Flight})
+	if active() != first {
+		t.Errorf("%+v is reported active before it was activated", active())
+	}
+	step(Activated{Flight: effects[0].(Activate).Flight, Reason: &Reason{Code: fault.CodeActivationFailed, Message: "the hook failed"}})
+	if active() == second {
+		t.Error("what the activation refused is reported active")
+	}
+	r = newRig(t, testConfig())
+	r.do(offer(first))
+	stored := r.stored
+	r.m = New(testConfig())
+	step(Start{Durable: stored})
+	if !active().IsZero() {
+		t.Errorf("%+v is reported active before the start gave it to the data plane", active())
+	}
+}
+
 func offer(p Point) Offered { return Offered{Candidate{Point: p, Verified: true}} }
 
 // rig drives a machine and answers its effects as told.

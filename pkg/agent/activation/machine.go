@@ -72,6 +72,7 @@ type Machine struct {
 	flights  uint64
 
 	flight  *flight
+	served  Point      // what the data plane was given last; zero: nothing in this run
 	pending *Candidate // newest verified content, waiting for the flight to end
 	held    *Candidate // newest verified content, waiting for the pin to go
 	retry   *Candidate // could not be made durable

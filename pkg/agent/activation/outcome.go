@@ -29,6 +29,7 @@ func (s *step) activated(why *Reason) {
 // landed begins what follows an activation.
 func (s *step) landed(f flight) {
 	active := s.d.Generations[0]
+	s.served = active.Point
 	switch f.purpose {
 	case forward:
 		s.setActive(func(g *Generation) { g.ActivatedAt = s.now })
@@ -115,6 +116,7 @@ func (s *step) activationFailed(f flight, why Reason) {
 		s.note(active.Point, why)
 	case f.purpose == restore && s.regardless(f):
 		s.note(active.Point, why)
+		s.served = active.Point
 		s.restored()
 	default:
 		s.goBack(active, why)
@@ -134,7 +136,7 @@ func (s *step) goBack(bad Generation, why Reason) {
 	s.d.Crashes, s.d.Running = 0, false
 	if bad.ActivatedAt.IsZero() {
 		// It never became active: nothing is.
-		s.d.Generations = nil
+		s.d.Generations, s.served = nil, Point{}
 		s.d.Quarantine = quarantine(s.d.Quarantine, bad.Point, why, s.now)
 	} else {
 		s.setActive(func(g *Generation) { g.Reason = why.Message })
@@ -218,7 +220,7 @@ func (s *step) fresh(ev Fresh) {
 		// The same content is the newest at a later version: what lies between
 		// must not be accepted any more.
 		s.setActive(func(g *Generation) { g.Point = p })
-		s.d.Highest = p
+		s.d.Highest, s.served = p, p
 		active = s.d.Generations[0]
 		s.remember()
 		s.emit(Ack{p, active.ActivatedAt, active.Status == Kept})

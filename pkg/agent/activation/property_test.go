@@ -24,6 +24,7 @@ type world struct {
 	verified map[Point]bool
 	highest  Point   // highest that was ever persisted
 	before   Durable // state before the persist that is outstanding or was last
+	given    Point   // what the data plane has
 	commands map[uint64]bool
 	requests uint64
 }
@@ -134,6 +135,9 @@ func (w *world) answer() {
 		}
 		w.step(Persisted{e.Flight, why})
 	case Activate:
+		if why == nil || e.Regardless {
+			w.given = e.Point
+		}
 		w.step(Activated{e.Flight, why})
 	}
 }
@@ -237,6 +241,9 @@ func TestPromisesHoldWhateverHappens(t *testing.T) {
 				rep := w.m.Report(w.now)
 				if !slices.Contains(Phases(), rep.Phase) {
 					t.Fatalf("phase %q", rep.Phase)
+				}
+				if !rep.Active.IsZero() && rep.Active.Digest != w.given.Digest {
+					t.Fatalf("active %+v, and the data plane was given %+v", rep.Active, w.given)
 				}
 				if rep.Active.Compare(w.m.d.Highest) > 0 {
 					t.Fatalf("active %+v above highest %+v", rep.Active, w.m.d.Highest)

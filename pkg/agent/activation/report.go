@@ -24,7 +24,8 @@ func Phases() []Phase { return []Phase{Connecting, Staging, Active, Degraded, St
 type Report struct {
 	Phase   Phase
 	Message string
-	// Active is zero while there is none.
+	// Active is what the data plane was given; zero while there is none. The first
+	// generation of Durable is ahead of it while its activation is in progress.
 	Active  Point
 	Durable Durable
 	// Held waits for the pin to be taken off.
@@ -40,11 +41,8 @@ type Report struct {
 // Report describes the machine at now.
 func (m Machine) Report(now time.Time) Report {
 	r := Report{
-		Phase: m.phase(now), Message: m.message, Durable: m.d, Held: m.held, Refusal: m.refusal,
+		Phase: m.phase(now), Message: m.message, Active: m.served, Durable: m.d, Held: m.held, Refusal: m.refusal,
 		Hub: m.hub, Connected: m.connected, FreshAt: m.freshAt, InProbation: m.watch.on(),
-	}
-	if g, ok := m.d.Active(); ok {
-		r.Active = g.Point
 	}
 	if r.Message == "" && m.d.Pinned {
 		r.Message = pinMessage(m.d.PinReason)

@@ -146,12 +146,16 @@ func (f *Fleet) Connect(name string, labels map[string]string, address, view str
 	if n.conn == nil {
 		f.online++
 	}
+	active := h.GetResume()
+	if h.GetPhase() == controlv1.Phase_PHASE_STAGING {
+		active = nil // held, and perhaps not active yet: the first status tells
+	}
 	now := f.opt.Now()
 	n.conn = &Conn{fleet: f, node: name}
 	n.region, n.ackedAt = labels["region"], time.Time{}
 	n.Live = Live{
 		Node: name, Connected: true, Address: address, Build: h.GetBuild(), Capabilities: h.GetCapabilities(),
-		Reported: h.GetLabels(), View: view, Phase: h.GetPhase(), Active: h.GetResume(), Highest: h.GetHighest(),
+		Reported: h.GetLabels(), View: view, Phase: h.GetPhase(), Active: active, Highest: h.GetHighest(),
 		LastSeen: now, Since: now, NotAfter: n.NotAfter, Nack: n.Nack,
 	}
 	for _, w := range f.waves {

@@ -43,6 +43,24 @@ func TestAnAcknowledgementThatOvertakesItsPublicationIsCounted(t *testing.T) {
 	}
 }
 
+// A node that came back in the middle of an activation holds the content, and the
+// data plane may still refuse it.
+func TestANodeThatComesBackWhileStagingIsWaitedFor(t *testing.T) {
+	f := New(Options{})
+	content := digest.Hash{5}
+	f.Offered("v", content)
+	f.Published(distribution.Point{Epoch: 1, Version: 5}, []string{"v"}, []Commit{{Version: 5, At: time.Now()}})
+	at := &controlv1.ResumePoint{Epoch: 1, Version: 5, Digest: content[:], View: "v"}
+	c := f.Connect("n", nil, "", "v", &controlv1.Hello{Resume: at, Phase: controlv1.Phase_PHASE_STAGING})
+	if p := f.Progress(5, joined("n")); p.Done {
+		t.Fatalf("%+v, and nobody knows whether it is active", p)
+	}
+	c.Reported(&controlv1.Status{Active: at, Phase: controlv1.Phase_PHASE_STAGING})
+	if p := f.Progress(5, joined("n")); !p.Done || p.Acked != 1 {
+		t.Fatalf("%+v, and it is active", p)
+	}
+}
+
 func TestARefusalEndsTheWaitAndIsNamed(t *testing.T) {
 	f := New(Options{})
 	c := f.Connect("n", nil, "", "v", &controlv1.Hello{})

@@ -67,7 +67,8 @@ func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 type Generation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Point *v1.ResumePoint        `protobuf:"bytes,1,opt,name=point,proto3" json:"point,omitempty"`
-	// "active", "kept", "probation", "reverted" or "held".
+	// "active", "kept", "probation", "reverted" or "held"; "staging" while it is
+	// being given to the data plane.
 	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	ActivatedAt   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=activated_at,json=activatedAt,proto3" json:"activated_at,omitempty"`
 	Resources     uint64                 `protobuf:"varint,4,opt,name=resources,proto3" json:"resources,omitempty"`

@@ -413,7 +413,9 @@ type Hello struct {
 	// Like "core/v1", sorted, at most 64.
 	Capabilities []string `protobuf:"bytes,3,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	Build        string   `protobuf:"bytes,4,opt,name=build,proto3" json:"build,omitempty"`
-	// Active content; absent when the node has none.
+	// Content that the node holds for deltas to stand on: what is active or, when
+	// phase is STAGING, may still be on its way to the data plane. Absent when the
+	// node has none.
 	Resume *ResumePoint `protobuf:"bytes,5,opt,name=resume,proto3" json:"resume,omitempty"`
 	// Highest (epoch, version) the node ever accepted, which may be above
 	// resume after a revert. Nothing at or below it is activated again.
