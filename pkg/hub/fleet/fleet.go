@@ -191,8 +191,12 @@ func (c *Conn) Acked(a *controlv1.Ack) {
 		if n.Nack != nil && !below(n.Active, &controlv1.ResumePoint{Epoch: n.Nack.GetEpoch(), Version: n.Nack.GetVersion()}) {
 			n.Nack = nil
 		}
-		if n.Phase != controlv1.Phase_PHASE_DEGRADED || n.Nack == nil {
+		switch {
+		case n.Phase == controlv1.Phase_PHASE_DEGRADED && n.Nack != nil:
+		case a.GetKept():
 			n.Phase = controlv1.Phase_PHASE_ACTIVE
+		default:
+			n.Phase = controlv1.Phase_PHASE_STAGING // in probation
 		}
 		n.ackedAt = n.LastSeen
 		c.fleet.acked(n, a)

@@ -61,6 +61,20 @@ func TestANodeThatComesBackWhileStagingIsWaitedFor(t *testing.T) {
 	}
 }
 
+func TestARefusalThatOvertakesItsPublicationIsCounted(t *testing.T) {
+	f := New(Options{})
+	c := f.Connect("n", nil, "", "v", &controlv1.Hello{})
+	c.Nacked(&controlv1.Nack{Epoch: 1, Version: 5, Code: "MK5012"})
+	f.Published(distribution.Point{Epoch: 1, Version: 5}, []string{"v"}, []Commit{{Version: 5, At: time.Now()}})
+	if p := f.Progress(5, joined("n")); !p.Done || p.Nacked != 1 {
+		t.Fatalf("%+v", p)
+	}
+	f.Published(distribution.Point{Epoch: 1, Version: 6}, []string{"v"}, []Commit{{Version: 6, At: time.Now()}})
+	if p := f.Progress(6, joined("n")); p.Done {
+		t.Fatalf("%+v: the refusal was of the version before", p)
+	}
+}
+
 func TestARefusalEndsTheWaitAndIsNamed(t *testing.T) {
 	f := New(Options{})
 	c := f.Connect("n", nil, "", "v", &controlv1.Hello{})

@@ -50,6 +50,11 @@ func (f *Fleet) concerns(w *wave, n *node) bool {
 	return n.conn != nil && w.views[n.View] && pointOf(n.Active).Compare(w.point) < 0 && !f.holds(n)
 }
 
+// refuses tells whether n refused the version, or a newer one.
+func (n *node) refuses(p distribution.Point) bool {
+	return n.Nack != nil && (distribution.Point{Epoch: n.Nack.GetEpoch(), Version: n.Nack.GetVersion()}).Compare(p) >= 0
+}
+
 // at is when the entry that made version became durable.
 func (w *wave) at(version uint64) time.Time {
 	for _, c := range w.commits {
@@ -78,6 +83,8 @@ func (f *Fleet) Published(point distribution.Point, views []string, commits []Co
 		}
 		for name, n := range f.nodes {
 			switch {
+			case f.concerns(w, n) && n.refuses(point):
+				w.refused[name] = n.Nack // it was faster than this call
 			case f.concerns(w, n):
 				w.waiting[name] = false
 			case n.conn != nil && w.views[n.View] && pointOf(n.Active).Compare(point) >= 0 && n.ackedAt.After(commits[len(commits)-1].At):
