@@ -330,8 +330,16 @@ func TestARenewedCertificateIsUsedWithoutARestart(t *testing.T) {
 	h := newHub(t)
 	h.ca.life.Store(int64(3 * time.Second))
 	cfg := joined(t, h, "n1")
+	files := mtls.Files{
+		Cert: filepath.Join(cfg.Data, "tls", "node.pem"),
+		Key:  filepath.Join(cfg.Data, "tls", "node.key"),
+		CA:   filepath.Join(cfg.Data, "tls", "ca.pem"),
+	}
+	before, err := mtls.LoadFiles(files)
+	if err != nil {
+		t.Fatal(err)
+	}
 	a := start(t, cfg)
-	before := a.Source().NotAfter()
 	select {
 	case <-h.renew:
 	case <-time.After(patience):
@@ -340,12 +348,15 @@ func TestARenewedCertificateIsUsedWithoutARestart(t *testing.T) {
 	h.publish(1, content(map[string]int{"a": 1}))
 	h.awaitAck(1, true)
 	a.stop() // waits for the renewal to be complete
-	stored, err := mtls.LoadFiles(mtls.Files{Cert: filepath.Join(cfg.Data, "tls", "node.pem"), Key: filepath.Join(cfg.Data, "tls", "node.key"), CA: filepath.Join(cfg.Data, "tls", "ca.pem")})
+	after, err := mtls.LoadFiles(files)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !stored.NotAfter().After(before.Add(time.Minute)) {
-		t.Fatalf("the stored certificate is valid until %v, before it was %v", stored.NotAfter(), before)
+	if !after.NotAfter().After(before.NotAfter().Add(time.Minute)) {
+		t.Fatalf("the stored certificate is valid until %v, before it was %v", after.NotAfter(), before.NotAfter())
+	}
+	if live := a.Source().NotAfter(); !live.Equal(after.NotAfter()) {
+		t.Fatalf("the agent shows a certificate valid until %v, stored is %v", live, after.NotAfter())
 	}
 }
 
