@@ -220,6 +220,23 @@ func TestAnInterruptEndsWaitingForInput(t *testing.T) {
 	}
 }
 
+func TestAgesAreInTheLargestUnitAndNowIsNotTheFuture(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	for want, t0 := range map[string]time.Time{
+		"":      {},
+		"0s":    now.Add(999 * time.Millisecond), // another machine's clock, or a rounding
+		"59s":   now.Add(-59 * time.Second),
+		"47h":   now.Add(-47*time.Hour - 59*time.Minute),
+		"2d":    now.Add(-48 * time.Hour),
+		"in 1s": now.Add(time.Second),
+		"in 5m": now.Add(5 * time.Minute),
+	} {
+		if got := Age(now, t0); got != want {
+			t.Errorf("the age of %v is %q, want %q", t0, got, want)
+		}
+	}
+}
+
 func TestATableGoesOnWithTheWidthsOfTheOneBefore(t *testing.T) {
 	var out strings.Builder
 	first := &Table{Headings: []string{"NAME", "SEQ"}, Rows: [][]string{{"checkout", "1"}}}

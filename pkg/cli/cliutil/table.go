@@ -66,17 +66,18 @@ func (t *Table) Write(w io.Writer, headings bool, heading func(string) string) e
 }
 
 // Age is the time since t in its largest unit, like "3m" or "5d"; "" when t is
-// zero.
+// zero. What the clock of another machine, or a rounding, puts less than a second
+// ahead is now.
 func Age(now, t time.Time) string {
 	if t.IsZero() || t.Unix() == 0 {
 		return ""
 	}
 	d := now.Sub(t)
 	switch {
-	case d < 0:
+	case d <= -time.Second:
 		return "in " + span(-d)
 	default:
-		return span(d)
+		return span(max(d, 0))
 	}
 }
 
