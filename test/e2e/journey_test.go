@@ -1,11 +1,15 @@
 package e2e
 
 import (
+	"bufio"
+	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/meshkit/meshkit/test/harness"
 )
@@ -211,5 +215,62 @@ func TestDemoHoldsEveryStepAndLeavesNothing(t *testing.T) {
 	}
 	for _, e := range left {
 		t.Errorf("the demo left %s behind", e.Name())
+	}
+}
+
+// TestHeldDemoPrintsNothingButSettings holds the demo, uses what it prints as a
+// shell would, and interrupts it.
+func TestHeldDemoPrintsNothingButSettings(t *testing.T) {
+	c := harness.New(t)
+	tmp := c.Path("tmp")
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c.Setenv("TMPDIR", tmp)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := c.Command(ctx, "meshctl", "demo", "--headless", "--hold")
+	var story bytes.Buffer
+	cmd.Stderr = &story
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	settings := make(map[string]string)
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		line, ok := strings.CutPrefix(lines.Text(), "export MESHKIT_")
+		name, value, _ := strings.Cut(line, "=")
+		if !ok {
+			t.Errorf("stdout has the line %q, want nothing but exports", lines.Text())
+		}
+		settings["MESHKIT_"+name] = value
+		if name != "AGENT_SOCKET" { // the last one
+			continue
+		}
+		for name, value := range settings {
+			c.Setenv(name, value)
+		}
+		var agents list[agentRow]
+		if c.JSON(&agents, "get", "agents"); len(agents.Items) != 20 {
+			t.Errorf("the held demo has %d agents, want 20", len(agents.Items))
+		}
+		wantContains(t, "status by the socket that was printed", c.Must("meshagent", "status"), "eu-1")
+		cancel()
+	}
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 0 {
+		t.Errorf("the interrupted demo ended with %v\n%s", err, story.String())
+	}
+	for _, want := range []string{"MESHKIT_HUB", "MESHKIT_CA_FILE", "MESHKIT_CERT_FILE", "MESHKIT_KEY_FILE", "MESHKIT_CONFIG", "MESHKIT_AGENT_SOCKET"} {
+		if settings[want] == "" {
+			t.Errorf("%s was not printed", want)
+		}
+	}
+	wantContains(t, "the story", story.String(), "resume")
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("the demo left %v behind (%v)", left, err)
 	}
 }

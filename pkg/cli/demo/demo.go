@@ -101,7 +101,7 @@ func (o *options) run(ctx context.Context) (err error) {
 // narration is where the story is told: on stderr when --hold's settings go into
 // a file or pipe on stdout.
 func (o *options) narration() *cliutil.IO {
-	if !o.hold || o.headless || o.app.IO.OutTerminal {
+	if !o.hold || o.app.IO.OutTerminal {
 		return o.app.IO
 	}
 	io := *o.app.IO
