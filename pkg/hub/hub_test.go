@@ -445,8 +445,8 @@ func (h *agentHost) start(t *testing.T, node string, labels map[string]string) *
 	return h.connect(t, node, source)
 }
 
-// connect runs a node that has joined.
-func (h *agentHost) connect(t *testing.T, node string, source *mtls.Source) *agent {
+// connect runs a node that has joined; before adjusts what it begins with.
+func (h *agentHost) connect(t *testing.T, node string, source *mtls.Source, before ...func(*agent)) *agent {
 	t.Helper()
 	shown, err := adminv1.NewTrustServiceClient(h.Operator(t)).GetTrust(t.Context(), &adminv1.GetTrustRequest{})
 	if err != nil {
@@ -457,6 +457,9 @@ func (h *agentHost) connect(t *testing.T, node string, source *mtls.Source) *age
 		t.Fatal(err)
 	}
 	a := &agent{t: t, node: node, anchors: anchors, updates: make(chan *trustv1.Manifest, 64), lost: make(chan error, 64)}
+	for _, f := range before {
+		f(a)
+	}
 	a.client, err = distribution.NewClient(distribution.ClientConfig{
 		Hubs: []string{h.Address}, Handler: a,
 		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(mtls.ClientConfig(source, mtls.AnyHub)))},

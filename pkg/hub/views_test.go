@@ -2,6 +2,8 @@ package hub_test
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,25 +15,61 @@ func scopedCluster(name, region, address string) []byte {
 	return []byte(`{"apiVersion":"meshkit.dev/v1","kind":"Cluster","metadata":{"name":"` + name + `"},"scope":{"nodeLabels":{"region":"` + region + `"}},"spec":{"endpoints":[{"address":"` + address + `"}]}}`)
 }
 
+func zonedCluster(name, zone, address string) []byte {
+	return []byte(strings.Replace(string(scopedCluster(name, zone, address)), `"region"`, `"zone"`, 1))
+}
+
 // The view that the node moves to was last published before what the node has:
 // without a newer version of it the node would have to wait for the next change.
 func TestANodeThatMovesToAnOlderViewIsGivenItAtANewerVersion(t *testing.T) {
-	d := hubtest.NewDomain(t)
-	h := d.Start(t)
+	h := hubtest.NewDomain(t).Start(t)
 	o := operate(t, h)
-	eu := (&agentHost{h}).start(t, "node-eu", map[string]string{"region": "eu"})
-	us := (&agentHost{h}).start(t, "node-us", map[string]string{"region": "us"})
-	first := o.apply(t, scopedCluster("only-eu", "eu", "10.0.0.1:80"), scopedCluster("only-us", "us", "10.0.0.2:80"), scopedCluster("also-us", "us", "10.0.0.2:81")).GetSeq()
-	eu.await(first)
-	us.await(first)
-	second := o.apply(t, scopedCluster("only-eu", "eu", "10.0.0.9:80")).GetSeq()
-	eu.await(second) // and the view of region us stays at first
-	// A certificate that is not newer than the first leaves the stream open: it may
-	// be the same node's. It happens when both are issued in one second.
-	d.CASkew.Store(-int64(time.Second))
-	h.Join(t, h.Token(t, &adminv1.CreateTokenRequest{Node: "node-eu", Labels: map[string]string{"region": "us"}}), "node-eu")
-	if m := eu.await(second + 1); m.GetCount() != 2 {
-		t.Errorf("the node holds %d resources of region us, want 2", m.GetCount())
+	zoned := (&agentHost{h}).start(t, "node-zoned", map[string]string{"region": "us", "zone": "a"})
+	plain := (&agentHost{h}).start(t, "node-plain", map[string]string{"region": "us"})
+	first := o.apply(t, scopedCluster("us", "us", "10.0.0.2:80"), zonedCluster("zone-a", "a", "10.0.0.1:80"), cluster("all", "10.0.0.3:80")).GetSeq()
+	zoned.await(first)
+	plain.await(first)
+	second := o.apply(t, zonedCluster("zone-a", "a", "10.0.0.9:80")).GetSeq()
+	zoned.await(second) // and the view without the zone stays at first
+	// No scope names the zone any more: both nodes are of one view.
+	third, err := o.resources.Apply(t.Context(), &adminv1.ApplyRequest{Change: &adminv1.Change{Deletes: []*adminv1.Key{{Kind: "Cluster", Name: "zone-a"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := zoned.await(third.GetSeq()); m.GetCount() != 2 {
+		t.Errorf("the node holds %d resources, want 2", m.GetCount())
+	}
+}
+
+// The same for a node that was not connected when it moved; what happens in the log
+// meanwhile changes nothing.
+func TestANodeThatComesBackToAnOlderViewIsGivenItAtANewerVersion(t *testing.T) {
+	for _, quiet := range []bool{true, false} {
+		t.Run(fmt.Sprint("quiet=", quiet), func(t *testing.T) {
+			h := hubtest.NewDomain(t).Start(t)
+			o := operate(t, h)
+			eu := (&agentHost{h}).start(t, "node-eu", map[string]string{"region": "eu"})
+			us := (&agentHost{h}).start(t, "node-us", map[string]string{"region": "us"})
+			first := o.apply(t, scopedCluster("only-eu", "eu", "10.0.0.1:80"), scopedCluster("only-us", "us", "10.0.0.2:80"), scopedCluster("also-us", "us", "10.0.0.2:81")).GetSeq()
+			eu.await(first)
+			us.await(first)
+			second := o.apply(t, scopedCluster("only-eu", "eu", "10.0.0.9:80")).GetSeq()
+			eu.await(second) // and the view of region us stays at first
+			// A node that has seen the second version on another hub, say, and is of the
+			// region whose view stands at the first.
+			source, _ := h.Join(t, h.Token(t, &adminv1.CreateTokenRequest{Labels: map[string]string{"region": "us"}}), "node-moved")
+			if !quiet {
+				h.Token(t, &adminv1.CreateTokenRequest{})
+			}
+			moved := (&agentHost{h}).connect(t, "node-moved", source, func(a *agent) {
+				eu.mu.Lock()
+				defer eu.mu.Unlock()
+				a.active, a.content = eu.active, eu.content
+			})
+			if m := moved.await(second); m.GetCount() != 2 {
+				t.Errorf("the node holds %d resources of region us, want 2", m.GetCount())
+			}
+		})
 	}
 }
 

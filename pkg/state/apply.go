@@ -162,7 +162,7 @@ func (st *step) certificateIssued(m *logv1.CertificateIssued) error {
 		return bad(st.entry, "it is for node %q, which has not joined", name)
 	}
 	n := proto.CloneOf(old)
-	n.Certificate = m
+	n.Certificate, n.Accepted = m, accepting(old.GetAccepted(), m)
 	st.nodes, _, _ = st.nodes.Insert([]byte(name), n)
 	st.effect.Nodes = []string{name}
 	return nil

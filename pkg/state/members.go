@@ -1,7 +1,9 @@
 package state
 
 import (
-	"maps"
+	"bytes"
+	"encoding/hex"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -98,16 +100,17 @@ func (st *step) nodeJoined(m *logv1.NodeJoined) error {
 	t.Used++
 	st.tokens, _, _ = st.tokens.Insert([]byte(m.GetTokenId()), t)
 
-	before, again := st.Node(m.GetNode())
+	_, again := st.Node(m.GetNode())
 	n := &logv1.NodeState{
 		Node: m.GetNode(), Labels: m.GetLabels(), TokenId: m.GetTokenId(), JoinedAt: st.entry.GetTime(),
-		Certificate: m.GetCertificate(), ValidFrom: m.GetCertificate().GetNotBefore(),
+		Certificate: m.GetCertificate(), JoinedSeq: st.entry.GetSeq(), Accepted: accepting(nil, m.GetCertificate()),
 	}
 	st.nodes, _, _ = st.nodes.Insert([]byte(m.GetNode()), n)
 	st.certificates, _, _ = st.certificates.Insert([]byte(m.GetCertificate().GetIdentity()), m.GetCertificate())
 	st.effect.Nodes = []string{m.GetNode()}
-	// A node that was known moves to another view: it must see a newer version.
-	st.effect.Config = again && !maps.Equal(before.GetLabels(), n.GetLabels())
+	// A node that was known is another member now, whose view may be another: its
+	// stream ends, and it must see a newer version.
+	st.effect.Config = again
 	return st.remember(m.GetFingerprint())
 }
 
@@ -121,4 +124,43 @@ func (st *step) nodeForgotten(m *logv1.NodeForgotten) error {
 	st.effect.Nodes = []string{m.GetNode()}
 	st.effect.Config = true
 	return nil
+}
+
+// MaxAccepted is how many certificates of one member are known at once. A renewal
+// at half-life and a grace of three days leave fewer than that unexpired, unless
+// answers are lost again and again; the one that asked last always counts.
+const MaxAccepted = 16
+
+// accepting gives the fingerprints of a member's certificates with a new one: that
+// one first, then the one that asked for it, then the others.
+func accepting(before [][]byte, c *logv1.CertificateIssued) [][]byte {
+	out := make([][]byte, 0, MaxAccepted)
+	add := func(fingerprint []byte) {
+		if len(fingerprint) > 0 && len(out) < MaxAccepted && !slices.ContainsFunc(out, func(x []byte) bool { return bytes.Equal(x, fingerprint) }) {
+			out = append(out, fingerprint)
+		}
+	}
+	add(rawFingerprint(c.GetFingerprint()))
+	if presented := rawFingerprint(c.GetPresented()); slices.ContainsFunc(before, func(x []byte) bool { return bytes.Equal(x, presented) }) {
+		add(presented)
+	}
+	for _, x := range before {
+		add(x)
+	}
+	return out
+}
+
+// rawFingerprint reads the hex of a fingerprint; nil if it is not one.
+func rawFingerprint(text string) []byte {
+	raw, err := hex.DecodeString(text)
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// Accepts tells whether a certificate, by the SHA-256 of its DER, is one of the
+// present member's of that name.
+func Accepts(n *logv1.NodeState, fingerprint [32]byte) bool {
+	return slices.ContainsFunc(n.GetAccepted(), func(x []byte) bool { return bytes.Equal(x, fingerprint[:]) })
 }

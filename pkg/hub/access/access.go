@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
@@ -107,20 +108,26 @@ func (g *Guard) member(ctx context.Context, id identity.ID) error {
 	if !ok {
 		return fault.New(fault.CodeNodeForgotten, "node %q is not a member of domain %s", id.Name, s.Domain())
 	}
-	cert := certificate(ctx)
-	// The newest one is the member's whatever the clock said when it was issued.
-	if cert != nil && fingerprint(cert) == n.GetCertificate().GetFingerprint() {
-		return nil
-	}
-	if cert == nil || cert.NotBefore.Before(n.GetValidFrom().AsTime()) {
-		return fault.New(fault.CodeNodeForgotten, "the certificate of node %q belongs to an earlier node of that name", id.Name)
-	}
-	return nil
+	return Owns(ctx, n)
 }
 
-// fingerprint is that of the log's certificate records.
-func fingerprint(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.Raw)
+// Owns tells whether the certificate of the caller is one of a member's: those of
+// a node that had the name before are not.
+func Owns(ctx context.Context, n *logv1.NodeState) error {
+	if cert := certificate(ctx); cert != nil && state.Accepts(n, sha256.Sum256(cert.Raw)) {
+		return nil
+	}
+	return fault.New(fault.CodeNodeForgotten, "the certificate of node %q belongs to an earlier node of that name", n.GetNode())
+}
+
+// Presented is the fingerprint of the caller's certificate, as the log has it; ""
+// if there is none.
+func Presented(ctx context.Context) string {
+	cert := certificate(ctx)
+	if cert == nil {
+		return ""
+	}
+	sum := sha256.Sum256(cert.Raw)
 	return hex.EncodeToString(sum[:])
 }
 

@@ -122,7 +122,7 @@ func (s *Service) join(ctx context.Context, in *identityv1.JoinRequest) (*identi
 		again = errors.Is(err, errReplayed)
 	}
 	if again {
-		err = s.record(ctx, cert, access.CallerOf(ctx), s.memberSince(req.id))
+		err = s.record(ctx, cert, access.CallerOf(ctx), s.member(req.id))
 	}
 	if err != nil {
 		return nil, err
@@ -178,12 +178,17 @@ func (s *Service) check(st *state.State, r *request, now time.Time) (again bool,
 	if !ok || subtle.ConstantTimeCompare(t.GetToken().GetHash(), r.hash[:]) != 1 {
 		return false, fault.New(fault.CodeTokenInvalid, "the join token is not known")
 	}
+	if t.GetRevoked() {
+		return false, fault.New(fault.CodeTokenRevoked, "join token %s was revoked", r.tokenID)
+	}
 	if id := r.GetRequestId(); id != "" {
 		if done, ok := st.Request(id); ok {
 			if string(done.GetFingerprint()) != string(r.fingerprint) {
 				return false, fault.New(fault.CodeRequestIDReused, "request id %q was used for another request, committed as entry %d", id, done.GetSeq())
 			}
-			if n, ok := st.Node(r.GetNode()); ok && n.GetTokenId() == r.tokenID {
+			// The member must be the one that this very request made: another may have
+			// joined under the name with the same token since.
+			if n, ok := st.Node(r.GetNode()); ok && n.GetJoinedSeq() == done.GetSeq() {
 				return true, nil
 			}
 			return false, fault.New(fault.CodeNodeForgotten, "node %q joined with this request and was forgotten since", r.GetNode())
@@ -224,26 +229,27 @@ func (s *Service) admit(ctx context.Context, r *request, cert ca.Certificate) er
 	return err
 }
 
-// memberSince tells since when the certificates of a node are of its present
-// member; zero for who is none.
-func (s *Service) memberSince(id identity.ID) time.Time {
+// member gives the entry with which the node of a name joined; 0 for who is none.
+func (s *Service) member(id identity.ID) uint64 {
 	n, ok := s.opt.Replica.Current().State.Node(id.Name)
 	if id.Kind != identity.Node || !ok {
-		return time.Time{}
+		return 0
 	}
-	return n.GetValidFrom().AsTime()
+	return n.GetJoinedSeq()
 }
 
-// record commits a certificate of a member, who has been one since then: another
-// node may have joined under the name after the caller was let through.
-func (s *Service) record(ctx context.Context, cert ca.Certificate, c access.Caller, since time.Time) error {
+// record commits a certificate of the node that joined with the entry member:
+// another may have joined under the name after the caller was let through.
+func (s *Service) record(ctx context.Context, cert ca.Certificate, c access.Caller, member uint64) error {
 	_, err := s.opt.Replica.Propose(ctx, func(cur *replica.Current, _ time.Time) (replica.Proposal, error) {
 		if cert.ID.Kind == identity.Node {
-			if n, ok := cur.State.Node(cert.ID.Name); !ok || !n.GetValidFrom().AsTime().Equal(since) {
+			if n, ok := cur.State.Node(cert.ID.Name); !ok || n.GetJoinedSeq() != member {
 				return replica.Proposal{}, fault.New(fault.CodeNodeForgotten, "node %q is not a member any more", cert.ID.Name)
 			}
 		}
-		return replica.Proposal{Kind: state.KindCertificateIssued, Author: cert.ID.String(), Origin: c.Origin, Payload: Issued(cert)}, nil
+		issued := Issued(cert)
+		issued.Presented = access.Presented(ctx)
+		return replica.Proposal{Kind: state.KindCertificateIssued, Author: cert.ID.String(), Origin: c.Origin, Payload: issued}, nil
 	})
 	return err
 }
@@ -289,7 +295,7 @@ func (s *Service) Renew(ctx context.Context, in *identityv1.RenewRequest) (*iden
 	if c.ID.Kind == identity.Operator {
 		ttl = OperatorTTL
 	}
-	anchors, since := s.opt.Anchors(), s.memberSince(c.ID)
+	anchors, member := s.opt.Anchors(), s.member(c.ID)
 	if anchors == nil {
 		return nil, notRead()
 	}
@@ -297,7 +303,7 @@ func (s *Service) Renew(ctx context.Context, in *identityv1.RenewRequest) (*iden
 	if err != nil {
 		return nil, err
 	}
-	if err := s.record(ctx, cert, c, since); err != nil {
+	if err := s.record(ctx, cert, c, member); err != nil {
 		return nil, err
 	}
 	bundle := s.opt.Authority.Bundle()

@@ -3,11 +3,11 @@ package views
 import (
 	"context"
 	"sync/atomic"
-	"time"
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/access"
 	"github.com/meshkit/meshkit/pkg/hub/fleet"
 	"github.com/meshkit/meshkit/pkg/view"
 	"github.com/meshkit/meshkit/pkg/wire"
@@ -17,7 +17,7 @@ import (
 type session struct {
 	set    *Set
 	node   string
-	since  time.Time // ValidFrom of the member that opened the stream
+	member uint64 // the entry with which the node joined that opened the stream
 	caps   []string
 	wake   func()
 	end    func(error)
@@ -60,12 +60,13 @@ func (s *Set) Attach(ctx context.Context, peer distribution.Peer, hello *control
 			s.mu.Unlock()
 			continue
 		}
-		if err := s.raise(ctx, a, seen(hello)); err != nil {
+		if err := s.recognize(ctx, sess); err != nil {
 			s.mu.Unlock()
 			return nil, err
 		}
-		if n, ok := cur.State.Node(sess.node); ok {
-			sess.since = n.GetValidFrom().AsTime()
+		if err := s.raise(ctx, a, seen(hello)); err != nil {
+			s.mu.Unlock()
+			return nil, err
 		}
 		sess.conn = s.opt.Fleet.Connect(sess.node, labels, peer.Address, class.ID(), hello)
 		s.sessions[sess] = struct{}{}
@@ -73,6 +74,18 @@ func (s *Set) Attach(ctx context.Context, peer distribution.Peer, hello *control
 		s.mu.Unlock()
 		return sess, nil
 	}
+}
+
+// recognize notes which member opened the stream. The guard let the stream in when
+// it was opened; the hello may have been long in coming, and another node may have
+// the name by now. s.mu is held.
+func (s *Set) recognize(ctx context.Context, sess *session) error {
+	n, ok := s.cur.State.Node(sess.node)
+	if !ok {
+		return fault.New(fault.CodeNodeForgotten, "node %q is not a member of domain %s", sess.node, s.opt.Domain)
+	}
+	sess.member = n.GetJoinedSeq()
+	return access.Owns(ctx, n)
 }
 
 // seen is the highest point that a hello names.
@@ -195,7 +208,7 @@ func (s *Set) place(ctx context.Context, sess *session) (made string) {
 func (s *Set) expel() {
 	for sess := range s.sessions {
 		n, ok := s.cur.State.Node(sess.node)
-		if ok && n.GetValidFrom().AsTime().After(sess.since) {
+		if ok && n.GetJoinedSeq() != sess.member {
 			sess.end(fault.New(fault.CodeNodeForgotten, "another node has joined as %q since", sess.node))
 		}
 	}

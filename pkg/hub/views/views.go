@@ -228,6 +228,10 @@ func (s *Set) advance(ctx context.Context, cur *replica.Current) {
 	}
 	if before == nil || before.State.ConfigSeq() != cur.State.ConfigSeq() || s.unsigned != nil {
 		s.publishAll(ctx)
+	} else {
+		for _, a := range s.active { // no view can have changed
+			a.base = cur
+		}
 	}
 	if trustChanged {
 		s.resignStale(ctx)

@@ -730,8 +730,10 @@ type CertificateIssued struct {
 	NotBefore *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
 	NotAfter  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
 	// Hex SHA-256 of the certificate's DER.
-	Fingerprint   string `protobuf:"bytes,5,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	Profile       string `protobuf:"bytes,6,opt,name=profile,proto3" json:"profile,omitempty"`
+	Fingerprint string `protobuf:"bytes,5,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Profile     string `protobuf:"bytes,6,opt,name=profile,proto3" json:"profile,omitempty"`
+	// For a renewal, the fingerprint of the certificate that asked for it.
+	Presented     string `protobuf:"bytes,7,opt,name=presented,proto3" json:"presented,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -804,6 +806,13 @@ func (x *CertificateIssued) GetFingerprint() string {
 func (x *CertificateIssued) GetProfile() string {
 	if x != nil {
 		return x.Profile
+	}
+	return ""
+}
+
+func (x *CertificateIssued) GetPresented() string {
+	if x != nil {
+		return x.Presented
 	}
 	return ""
 }
@@ -1674,9 +1683,16 @@ type NodeState struct {
 	TokenId     string                 `protobuf:"bytes,3,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	JoinedAt    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
 	Certificate *CertificateIssued     `protobuf:"bytes,5,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// Start of validity of the certificate that it joined with: older ones belong
-	// to a node of that name that was forgotten.
-	ValidFrom     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=valid_from,json=validFrom,proto3" json:"valid_from,omitempty"`
+	// Not written any more: a clock does not tell whose a certificate is.
+	//
+	// Deprecated: Marked as deprecated in meshkit/log/v1/log.proto.
+	ValidFrom *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=valid_from,json=validFrom,proto3" json:"valid_from,omitempty"`
+	// The entry with which this node joined: another one that joins under the name
+	// later is another member.
+	JoinedSeq uint64 `protobuf:"varint,7,opt,name=joined_seq,json=joinedSeq,proto3" json:"joined_seq,omitempty"`
+	// Fingerprints of the certificates that are this member's, newest first, as raw
+	// bytes. Those that a node of that name had before are not among them.
+	Accepted      [][]byte `protobuf:"bytes,8,rep,name=accepted,proto3" json:"accepted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1746,9 +1762,24 @@ func (x *NodeState) GetCertificate() *CertificateIssued {
 	return nil
 }
 
+// Deprecated: Marked as deprecated in meshkit/log/v1/log.proto.
 func (x *NodeState) GetValidFrom() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ValidFrom
+	}
+	return nil
+}
+
+func (x *NodeState) GetJoinedSeq() uint64 {
+	if x != nil {
+		return x.JoinedSeq
+	}
+	return 0
+}
+
+func (x *NodeState) GetAccepted() [][]byte {
+	if x != nil {
+		return x.Accepted
 	}
 	return nil
 }
@@ -1942,7 +1973,7 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\";\n" +
 	"\rNodeForgotten\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xf7\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x95\x02\n" +
 	"\x11CertificateIssued\x12\x1a\n" +
 	"\bidentity\x18\x01 \x01(\tR\bidentity\x12\x16\n" +
 	"\x06serial\x18\x02 \x01(\tR\x06serial\x129\n" +
@@ -1950,7 +1981,8 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"not_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x127\n" +
 	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12 \n" +
 	"\vfingerprint\x18\x05 \x01(\tR\vfingerprint\x12\x18\n" +
-	"\aprofile\x18\x06 \x01(\tR\aprofile\"\x93\x01\n" +
+	"\aprofile\x18\x06 \x01(\tR\aprofile\x12\x1c\n" +
+	"\tpresented\x18\a \x01(\tR\tpresented\"\x93\x01\n" +
 	"\fTrustUpdated\x12\x14\n" +
 	"\x05roots\x18\x01 \x03(\fR\x05roots\x12\x16\n" +
 	"\x06keyset\x18\x02 \x01(\fR\x06keyset\x12\x1b\n" +
@@ -2032,15 +2064,18 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"\arevoked\x18\x03 \x01(\bR\arevoked\x129\n" +
 	"\n" +
 	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x16\n" +
-	"\x06author\x18\x05 \x01(\tR\x06author\"\xed\x02\n" +
+	"\x06author\x18\x05 \x01(\tR\x06author\"\xac\x03\n" +
 	"\tNodeState\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12=\n" +
 	"\x06labels\x18\x02 \x03(\v2%.meshkit.log.v1.NodeState.LabelsEntryR\x06labels\x12\x19\n" +
 	"\btoken_id\x18\x03 \x01(\tR\atokenId\x127\n" +
 	"\tjoined_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\x12C\n" +
-	"\vcertificate\x18\x05 \x01(\v2!.meshkit.log.v1.CertificateIssuedR\vcertificate\x129\n" +
+	"\vcertificate\x18\x05 \x01(\v2!.meshkit.log.v1.CertificateIssuedR\vcertificate\x12=\n" +
 	"\n" +
-	"valid_from\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tvalidFrom\x1a9\n" +
+	"valid_from\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x02\x18\x01R\tvalidFrom\x12\x1d\n" +
+	"\n" +
+	"joined_seq\x18\a \x01(\x04R\tjoinedSeq\x12\x1a\n" +
+	"\baccepted\x18\b \x03(\fR\baccepted\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
