@@ -56,7 +56,7 @@ type caConf struct {
 type tlsConf struct {
 	Certificate string        `json:"certificate,omitempty" doc:"Certificate chain, PEM."`
 	Key         string        `json:"key,omitempty" doc:"Private key, PEM."`
-	Grace       time.Duration `json:"grace,omitempty" doc:"How long after its expiry a client certificate is still accepted, so that a fleet can renew after an outage."`
+	Grace       time.Duration `json:"grace,omitempty" doc:"How long after its expiry a node's certificate is still accepted, so that a fleet can renew after an outage; 0s: not at all."`
 }
 
 type logConf struct {
@@ -124,6 +124,9 @@ func (c config) validate(path string) error {
 	}
 	if err := identity.ValidName(c.Name); err != nil {
 		return fault.New(fault.CodeConfig, "%s: name: %w", path, err)
+	}
+	if c.TLS.Grace < 0 {
+		return fault.New(fault.CodeConfig, "%s: tls.grace: %s is negative", path, c.TLS.Grace)
 	}
 	for field, addr := range map[string]string{"listen": c.Listen, "advertise": c.Advertise, "metrics": c.Metrics} {
 		if err := validAddress(addr); err != nil && (field == "listen" || addr != "") {

@@ -157,6 +157,26 @@ func run(t *testing.T, dir string) (ready map[string]string, stop func() error) 
 	}
 }
 
+// No grace is a choice, and not the default in disguise.
+func TestGraceIsTakenAsItIsGiven(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "meshhub.yaml")
+	for text, want := range map[string]time.Duration{
+		"": 72 * time.Hour, "tls:\n  grace: 0s\n": 0, "tls:\n  grace: 1h\n": time.Hour, "tls:\n  grace: -1s\n": -1,
+	} {
+		if err := os.WriteFile(path, []byte("domain: eu\nname: hub1\n"+text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := loadConfig(path)
+		switch {
+		case want < 0 && fault.CodeOf(err) != fault.CodeConfig:
+			t.Errorf("%q: %v", text, err)
+		case want >= 0 && (err != nil || c.TLS.Grace != want):
+			t.Errorf("%q gives a grace of %s (%v), want %s", text, c.TLS.Grace, err, want)
+		}
+	}
+}
+
 func TestAHubRunsFromWhatInitMadeAndStopsInTime(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "hub")
 	initialize(t, dir)

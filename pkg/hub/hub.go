@@ -87,8 +87,8 @@ type Options struct {
 	Metrics  net.Listener
 	Registry *observe.Registry
 	Logger   *slog.Logger
-	// CertificateGrace is how long after its expiry a client certificate is still
-	// accepted; 0 means 72 h. See mtls.ServerOptions.Grace.
+	// CertificateGrace is how long after its expiry a node's certificate is still
+	// accepted; 0 means not at all. See mtls.ServerOptions.Grace.
 	CertificateGrace time.Duration
 	// Distribution overrides limits of the distribution server; its Backend and
 	// Hubs are set here.
@@ -125,9 +125,6 @@ func New(opt Options) (*Hub, error) {
 	}
 	if opt.Registry == nil {
 		opt.Registry = observe.NewRegistry("meshhub")
-	}
-	if opt.CertificateGrace == 0 {
-		opt.CertificateGrace = 72 * time.Hour
 	}
 	if opt.Drain == 0 {
 		opt.Drain = 2 * time.Second

@@ -232,6 +232,22 @@ func TestARevokedTokenRepeatsNoJoin(t *testing.T) {
 	wantCode(t, err, fault.CodeTokenRevoked)
 }
 
+// Guessing tokens is slowed down; it does not keep out who has one and comes from
+// the same address.
+func TestGuessingTokensKeepsNobodyOut(t *testing.T) {
+	h := hubtest.NewDomain(t).Start(t)
+	client := identityv1.NewIdentityServiceClient(h.Dial(t, nil))
+	csr := hubtest.CSR(t, hubtest.Key(t), "node-a")
+	var err error
+	for range 30 {
+		if _, err = client.Join(t.Context(), &identityv1.JoinRequest{Token: "aaaaaaaa.guess", Node: "node-a", Csr: csr}); fault.CodeOf(err) != fault.CodeTokenInvalid {
+			break
+		}
+	}
+	wantCode(t, err, fault.CodeRateLimited)
+	h.Join(t, h.Token(t, &adminv1.CreateTokenRequest{}), "node-a")
+}
+
 // A node opens its stream, and says hello only after another has joined under its
 // name.
 func TestALateHelloIsNotTakenForTheNextNodes(t *testing.T) {

@@ -34,7 +34,6 @@ type tokenCreateOptions struct {
 	ttl       time.Duration
 	uses      uint32
 	node      string
-	role      string
 	requestID string
 	output    string
 }
@@ -57,10 +56,8 @@ node. -o json prints the token with its id, expiry, hub address and CA pin.`,
 	fl.DurationVar(&o.ttl, "ttl", time.Hour, "how long it is good for, at most 720h")
 	fl.Uint32Var(&o.uses, "uses", 1, "how many nodes may join with it, at most 10000")
 	fl.StringVar(&o.node, "node", "", "admit only the node of this name")
-	fl.StringVar(&o.role, "role", "node", "what joins with it: node or hub")
 	fl.StringVar(&o.requestID, "request-id", "", "idempotency key of an earlier try; made up when empty")
 	fl.StringVarP(&o.output, "output", "o", "", "table, json, yaml or jsonpath=EXPRESSION")
-	cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"node", "hub"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(cliutil.DocumentFormats, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
 	return cmd
 }
@@ -74,16 +71,13 @@ func (o *tokenCreateOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if o.role != "node" && o.role != "hub" {
-		return cliutil.Usagef("--role %q is neither node nor hub", o.role)
-	}
 	if o.ttl <= 0 || o.uses == 0 {
 		return cliutil.Usagef("--ttl and --uses must be above 0")
 	}
 	id := cmp.Or(o.requestID, o.app.NewID())
 	o.app.Verbosef("request id %s", id)
 	return o.app.Call(cmd, func(ctx context.Context, c *client.Client) error {
-		t, err := c.CreateToken(ctx, &adminv1.CreateTokenRequest{Labels: labels, Ttl: durationpb.New(o.ttl), Uses: o.uses, Node: o.node, Role: o.role, RequestId: id})
+		t, err := c.CreateToken(ctx, &adminv1.CreateTokenRequest{Labels: labels, Ttl: durationpb.New(o.ttl), Uses: o.uses, Node: o.node, RequestId: id})
 		if err != nil {
 			return o.app.Unknown(err, id)
 		}
@@ -92,7 +86,7 @@ func (o *tokenCreateOptions) run(cmd *cobra.Command) error {
 		}
 		o.app.IO.Outf("%s", cliutil.Clean(t.GetToken()))
 		o.app.IO.Notef("token %s is good until %s for %s; it is not shown again. On the node:", t.GetId(), t.GetExpiresAt().AsTime().Local().Format(time.RFC3339), joins(o.uses))
-		o.app.IO.Notef("  %s", joinCommand(o.role, cmp.Or(t.GetHub(), c.Hub()), o.node, t))
+		o.app.IO.Notef("  %s", joinCommand(cmp.Or(t.GetHub(), c.Hub()), o.node, t))
 		return nil
 	})
 }
@@ -104,12 +98,8 @@ func joins(n uint32) string {
 	return fmt.Sprintf("%d nodes", n)
 }
 
-func joinCommand(role, hub, node string, t *adminv1.CreateTokenResponse) string {
-	program := "meshagent"
-	if role == "hub" {
-		program = "meshhub"
-	}
-	line := fmt.Sprintf("%s join --hub %s --token %s --ca-pin %s --data ./agent", program, cliutil.ShellQuote(hub), cliutil.ShellQuote(t.GetToken()), cliutil.ShellQuote(t.GetCaPin()))
+func joinCommand(hub, node string, t *adminv1.CreateTokenResponse) string {
+	line := fmt.Sprintf("meshagent join --hub %s --token %s --ca-pin %s --data ./agent", cliutil.ShellQuote(hub), cliutil.ShellQuote(t.GetToken()), cliutil.ShellQuote(t.GetCaPin()))
 	if node != "" {
 		line += " --node " + cliutil.ShellQuote(node)
 	}

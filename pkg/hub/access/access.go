@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -184,6 +185,8 @@ func CallerOf(ctx context.Context) Caller {
 	if len(c.Origin) > maxOrigin {
 		c.Origin = c.Origin[:maxOrigin]
 	}
+	// It goes into a log entry, which holds text; a header may hold any bytes.
+	c.Origin = strings.ToValidUTF8(c.Origin, "?")
 	return c
 }
 
@@ -251,15 +254,6 @@ func (l *Limiter) Take(key string) error {
 		return tooMany(key, d)
 	}
 	return nil
-}
-
-// Left tells, without spending anything, whether key has a call left.
-func (l *Limiter) Left(key string) error {
-	lim := l.of(key)
-	if lim.Tokens() >= 1 {
-		return nil
-	}
-	return tooMany(key, time.Duration((1-lim.Tokens())/float64(l.rate)*float64(time.Second)))
 }
 
 func tooMany(key string, d time.Duration) error {

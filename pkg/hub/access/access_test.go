@@ -2,9 +2,12 @@ package access
 
 import (
 	"slices"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
@@ -67,5 +70,16 @@ func TestALimiterForgetsTheQuietestCaller(t *testing.T) {
 	}
 	if err := l.Take("first"); err != nil {
 		t.Errorf("a caller that was forgotten: %v", err)
+	}
+}
+
+// A log entry holds text: the origin is cut between characters, and what is no text
+// is shown as such.
+func TestTheOriginIsTextWhateverACallerSays(t *testing.T) {
+	for _, agent := range []string{strings.Repeat("é", maxOrigin), "a\xffb"} {
+		c := CallerOf(metadata.NewIncomingContext(t.Context(), metadata.Pairs("user-agent", agent)))
+		if !utf8.ValidString(c.Origin) || len(c.Origin) > maxOrigin+3 {
+			t.Errorf("the origin of %q is %q", agent, c.Origin)
+		}
 	}
 }

@@ -118,47 +118,68 @@ func (s *Resources) undone(resp *adminv1.ApplyResponse) *adminv1.UndoResponse {
 
 var errReplayed = errors.New("request was committed before")
 
+// tries is how often a change is prepared outside the log's writer before it is
+// prepared in it.
+const tries = 4
+
 // commit prepares a change outside the log's writer, so that large ones hold up
-// nobody, and appends it. When another change came first, it is prepared again
-// in the writer, where nothing can come in between.
+// nobody, and appends it. When another change came first, it is prepared again;
+// in the end in the writer, where nothing can come in between.
 func (s *Resources) commit(ctx context.Context, req request, prep prepare, dryRun bool) (*adminv1.ApplyResponse, error) {
-	cur, err := s.current()
-	if err != nil {
-		return nil, err
+	for try := 1; ; try++ {
+		cur, err := s.current()
+		if err != nil {
+			return nil, err
+		}
+		p, err := prep(cur.State, cur.Graph)
+		if err != nil {
+			return nil, err
+		}
+		if dryRun {
+			return &adminv1.ApplyResponse{Plan: p.Describe(s.nodes(cur))}, nil
+		}
+		if err := refusal(p); err != nil {
+			return nil, err
+		}
+		// The answer is written before the change is committed: afterwards every agent
+		// is told at once, and what a large plan takes to write would have to wait for
+		// its share of the processors.
+		plan := p.Describe(s.nodes(cur))
+		if p.Empty() {
+			return &adminv1.ApplyResponse{Plan: plan, Epoch: cur.State.ConfigEpoch()}, nil
+		}
+		if err := s.viewsFit(cur, p); err != nil {
+			return nil, err
+		}
+		resp, err := s.append(ctx, req, prep, cur, p, plan, try == tries)
+		if !errors.Is(err, errMoved) {
+			return resp, err
+		}
 	}
-	p, err := prep(cur.State, cur.Graph)
-	if err != nil {
-		return nil, err
-	}
-	if dryRun {
-		return &adminv1.ApplyResponse{Plan: p.Describe(s.nodes(cur))}, nil
-	}
-	if err := refusal(p); err != nil {
-		return nil, err
-	}
-	// The answer is written before the change is committed: afterwards every agent
-	// is told at once, and what a large plan takes to write would have to wait for
-	// its share of the processors.
-	plan := p.Describe(s.nodes(cur))
-	if p.Empty() {
-		return &adminv1.ApplyResponse{Plan: plan, Epoch: cur.State.ConfigEpoch()}, nil
-	}
-	if err := s.viewsFit(cur, p); err != nil {
-		return nil, err
-	}
+}
+
+// append commits a change that was prepared on cur. When another change came first,
+// it prepares it again if it is the last try, or else gives errMoved.
+func (s *Resources) append(ctx context.Context, req request, prep prepare, cur *replica.Current, p *change.Prepared, plan *adminv1.PlanResponse, last bool) (*adminv1.ApplyResponse, error) {
 	actx, span := tracer.Start(ctx, "append")
 	entry, err := s.Replica.Propose(actx, func(cur *replica.Current, _ time.Time) (replica.Proposal, error) {
 		if _, done, err := req.committed(cur); err != nil || done {
 			return replica.Proposal{}, cmp.Or(err, errReplayed)
 		}
 		if !cur.State.SameResources(p.Base()) {
+			if !last {
+				return replica.Proposal{}, errMoved
+			}
 			again, err := prep(cur.State, cur.Graph)
 			if err != nil {
 				return replica.Proposal{}, err
 			}
 			plan = nil
 			if p = again; p.Refused() || p.Empty() {
-				return replica.Proposal{}, errMoved
+				return replica.Proposal{}, errNothing
+			}
+			if err := s.viewsFit(cur, p); err != nil {
+				return replica.Proposal{}, err
 			}
 		}
 		out := req.proposal(state.KindChangeSet, p.Payload(req.fingerprint))
@@ -169,7 +190,7 @@ func (s *Resources) commit(ctx context.Context, req request, prep prepare, dryRu
 	switch {
 	case errors.Is(err, errReplayed):
 		return s.replayed(req)
-	case errors.Is(err, errMoved):
+	case errors.Is(err, errNothing):
 		if err := refusal(p); err != nil {
 			return nil, err
 		}
@@ -203,8 +224,11 @@ func (s *Resources) viewsFit(cur *replica.Current, p *change.Prepared) error {
 		len(classes), limit, strings.Join(p.After().ScopeKeys(), ", "))
 }
 
-// errMoved says that on the state as it is now there is nothing to commit.
-var errMoved = errors.New("the state moved")
+// Why a change that was prepared is not committed.
+var (
+	errMoved   = errors.New("another change came first")
+	errNothing = errors.New("on the state as it is now there is nothing to commit")
+)
 
 // refusal is the error of a change that validation refuses, with its findings as
 // violations.

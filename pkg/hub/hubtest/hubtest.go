@@ -119,7 +119,7 @@ type Running struct {
 func (d *Domain) Start(t testing.TB, adjust ...func(*hub.Options)) *Running {
 	t.Helper()
 	opt := hub.Options{
-		Domain: Name, Name: HubName, StoreName: "memory", Keys: d.Keys, Authority: d.Authority, TLS: d.tls,
+		Domain: Name, Name: HubName, StoreName: "memory", CertificateGrace: 72 * time.Hour, Keys: d.Keys, Authority: d.Authority, TLS: d.tls,
 		Listener: listen(t), Metrics: listen(t), Drain: 500 * time.Millisecond,
 		OpenLog: func(ctx context.Context) (*store.Log, error) {
 			driver := d.Store.Driver()

@@ -87,12 +87,13 @@ func (s *Service) Join(ctx context.Context, in *identityv1.JoinRequest) (*identi
 	if err := s.joins.Take(host); err != nil {
 		return nil, err
 	}
-	if err := s.failures.Left(host); err != nil {
-		return nil, err
-	}
 	resp, err := s.join(ctx, in)
-	if fault.KindOf(err) == fault.Unauthenticated && err != nil {
-		_ = s.failures.Take(host) // the next call is told
+	if err != nil && fault.KindOf(err) == fault.Unauthenticated {
+		// Guessing is slowed down; who has a token is not, though it shares its
+		// address with who guesses.
+		if err := s.failures.Take(host); err != nil {
+			return nil, err
+		}
 	}
 	return resp, err
 }
@@ -112,6 +113,11 @@ func (s *Service) join(ctx context.Context, in *identityv1.JoinRequest) (*identi
 	}
 	if s.opt.Anchors() == nil {
 		return nil, notRead() // before the token is spent
+	}
+	if again { // as often as a member may ask for a certificate
+		if err := s.renewals.Take(req.id.String()); err != nil {
+			return nil, err
+		}
 	}
 	cert, err := s.opt.Authority.Issue(ctx, ca.Request{CSR: in.GetCsr(), ID: req.id})
 	if err != nil {
