@@ -11,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/meshkit/meshkit/pkg/fault"
 )
@@ -88,16 +87,5 @@ func TestLoggerRefusesWhatItDoesNotKnow(t *testing.T) {
 	l.Info("shown", "took", 1500*time.Millisecond)
 	if s := out.String(); strings.Contains(s, "hidden") || !strings.Contains(s, `"took":"1.5s"`) {
 		t.Fatalf("got %s", s)
-	}
-}
-
-func TestTraceparentSurvivesARoundTrip(t *testing.T) {
-	const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-	ctx := WithTraceparent(t.Context(), parent)
-	if got := Traceparent(ctx); got != parent {
-		t.Fatalf("got %q, want %q", got, parent)
-	}
-	if sc := trace.SpanContextFromContext(WithTraceparent(t.Context(), "garbage")); sc.IsValid() {
-		t.Fatal("a malformed traceparent made a span context")
 	}
 }

@@ -37,19 +37,3 @@ func StartTracing(ctx context.Context, service, endpoint string) (shutdown func(
 	otel.SetTracerProvider(provider)
 	return provider.Shutdown, nil
 }
-
-// Traceparent gives the W3C traceparent of ctx's span, or "" when there is none.
-func Traceparent(ctx context.Context) string {
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-	return carrier["traceparent"]
-}
-
-// WithTraceparent gives a context whose spans continue the trace of a W3C
-// traceparent; an empty or malformed one leaves ctx as it is.
-func WithTraceparent(ctx context.Context, traceparent string) context.Context {
-	if traceparent == "" {
-		return ctx
-	}
-	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": traceparent})
-}
