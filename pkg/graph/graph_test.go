@@ -215,6 +215,11 @@ func TestLargeRemovalsAreFoundAndSmallOnesAreFree(t *testing.T) {
 		{"all three", many(3), []graph.Change{remove("Cluster", "c000"), remove("Cluster", "c001"), remove("Cluster", "c002")}, "removes 3 of 3 Cluster resources (100 %), more than the 20 %"},
 		{"20 of 100", many(100), removeAll(many(20)), ""},
 		{"21 of 100", many(100), removeAll(many(21)), "removes 21 of 100 Cluster resources (21 %), more than the 20 % that one change may: "},
+		{"narrower scopes", many(40), scopeAll(many(40), "region", "nowhere"), "removes, or takes from nodes by a narrower scope, 40 of 40 Cluster resources"},
+		{"other scopes", scopeAll(many(40), "region", "eu"), scopeAll(many(40), "region", "us"), "40 of 40 Cluster resources"},
+		{"wider scopes", scopeAll(many(40), "region", "eu"), many(40), ""},
+		{"a few narrower scopes", many(40), scopeAll(many(2), "region", "eu"), ""},
+		{"narrower and gone", many(10), append(scopeAll(many(2), "region", "eu"), remove("Cluster", "c005")), "3 of 10 Cluster resources"},
 		{"endpoints", []graph.Change{write("Cluster", "a", `{`+endpoints(10)+`}`)}, []graph.Change{write("Cluster", "a", `{`+endpoints(7)+`}`)}, "removes 3 of 10 endpoints (30 %)"},
 		{"the limit before the change counts", append(many(10), write("DomainSettings", "domain", `{"limits":{"maxRemovalPercent":10}}`)), append(removeAll(many(3)), write("DomainSettings", "domain", `{"limits":{"maxRemovalPercent":90}}`)), "more than the 10 %"},
 	}
@@ -228,6 +233,15 @@ func TestLargeRemovalsAreFoundAndSmallOnesAreFree(t *testing.T) {
 			}
 		})
 	}
+}
+
+// scopeAll gives the same clusters a scope.
+func scopeAll(changes []graph.Change, label, value string) []graph.Change {
+	out := slices.Clone(changes)
+	for i := range out {
+		out[i] = write("Cluster", out[i].Key.Name, `{`+endpoints(2)+`}`, label, value)
+	}
+	return out
 }
 
 func removeAll(changes []graph.Change) []graph.Change {

@@ -18,7 +18,9 @@ const FreeRemovals = 2
 // CheckRemoval finds out whether a change removes a large share of the mesh, and
 // so must be confirmed. What counts is the share of before, by before's settings:
 //
-//   - of the resources of each kind, and of all resources together;
+//   - of the resources of each kind, and of all resources together, where one whose
+//     scope asks for more than before counts as removed: nodes that had it may lose
+//     it, and which nodes there are is not the graph's to know;
 //   - of the endpoints, where a cluster that loses more than it gains counts with
 //     the difference, so that replacing endpoints is free; the endpoints of removed
 //     clusters count when more than FreeRemovals clusters are removed.
@@ -28,6 +30,7 @@ const FreeRemovals = 2
 func CheckRemoval(before, after *Graph) []resource.Finding {
 	percent := *before.Settings().Limits.MaxRemovalPercent
 	removed := map[string][]string{}
+	narrowed := map[string]bool{} // kinds with resources that were not deleted; "" for any
 	var all []string
 	endpoints, inRemoved := 0, 0 // lost by clusters that stay, and by those that go
 	for c := range digest.Diff(before.trie, after.trie) {
@@ -35,12 +38,16 @@ func CheckRemoval(before, after *Graph) []resource.Finding {
 		if !ok || c.Before == nil {
 			continue
 		}
-		if c.After == nil {
+		old, _ := before.objects.Get(key)
+		now, _ := after.objects.Get(key)
+		less := c.After != nil && narrows(scopeOf(old), scopeOf(now))
+		if c.After == nil || less {
 			removed[key.Kind] = append(removed[key.Kind], c.Key)
 			all = append(all, c.Key)
 		}
-		old, _ := before.objects.Get(key)
-		now, _ := after.objects.Get(key)
+		if less {
+			narrowed[key.Kind], narrowed[""] = true, true
+		}
 		if lost := max(0, countEndpoints(old)-countEndpoints(now)); now == nil {
 			inRemoved += lost
 		} else {
@@ -51,24 +58,38 @@ func CheckRemoval(before, after *Graph) []resource.Finding {
 		endpoints += inRemoved
 	}
 	var out []resource.Finding
-	check := func(what string, gone, of int, names []string) {
+	check := func(what, kind string, gone, of int, names []string) {
 		if gone <= FreeRemovals || float64(gone)*100 <= percent*float64(of) {
 			return
 		}
-		reason := fmt.Sprintf("removes %d of %d %s (%.0f %%), more than the %g %% that one change may", gone, of, what, float64(gone)*100/float64(of), percent)
+		does := "removes"
+		if names != nil && narrowed[kind] {
+			does = "removes, or takes from nodes by a narrower scope,"
+		}
+		reason := fmt.Sprintf("%s %d of %d %s (%.0f %%), more than the %g %% that one change may", does, gone, of, what, float64(gone)*100/float64(of), percent)
 		if len(names) > 0 {
 			reason += ": " + firstNames(names, 3)
 		}
 		out = append(out, resource.Finding{Code: fault.CodeLargeRemoval, Severity: resource.Error, Reason: reason, Remedy: "if that is meant, add --allow-large-change"})
 	}
 	for kind, n := range before.kinds.All() {
-		check(kind+" resources", len(removed[kind]), n, removed[kind])
+		check(kind+" resources", kind, len(removed[kind]), n, removed[kind])
 	}
 	if len(removed) > 1 {
-		check("resources", len(all), before.Len(), all)
+		check("resources", "", len(all), before.Len(), all)
 	}
-	check("endpoints", endpoints, before.endpoints, nil)
+	check("endpoints", "", endpoints, before.endpoints, nil)
 	return out
+}
+
+// narrows tells whether a scope asks nodes for a label that it did not ask for.
+func narrows(before, after map[string]string) bool {
+	for k, v := range after {
+		if had, ok := before[k]; !ok || had != v {
+			return true
+		}
+	}
+	return false
 }
 
 // Changed yields the keys whose contents differ between two graphs, in no

@@ -116,6 +116,9 @@ func TestALargeRemovalNeedsToBeMeant(t *testing.T) {
 		wantRefused(t, s.Run("meshctl", append([]string{"delete"}, names...)...), 65, fault.CodeLargeRemoval, "--allow-large-change")
 		one := s.write(t, "one.yaml", clusterYAML("many-0", "10.0.0.1:80"))
 		wantRefused(t, s.Run("meshctl", "apply", "-f", one, "--field-manager", "bulk", "--prune"), 65, fault.CodeLargeRemoval)
+		// No node has that label: to every node it is a removal.
+		nowhere := s.write(t, "nowhere.yaml", strings.ReplaceAll(text.String(), "\nspec:", "\nscope:\n  nodeLabels:\n    region: nowhere\nspec:"))
+		wantRefused(t, s.Run("meshctl", "apply", "-f", nowhere, "--field-manager", "bulk"), 65, fault.CodeLargeRemoval, "narrower scope")
 		wantRefused(t, s.Run("meshctl", "undo", fmt.Sprint(history.Items[0].Seq)), 65, fault.CodeLargeRemoval)
 	})
 	s.Ctl(append([]string{"delete", "--allow-large-change"}, names...)...)
