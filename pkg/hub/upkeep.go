@@ -144,6 +144,13 @@ func (h *Hub) observe(dist *distribution.Metrics) {
 			}
 			return 0
 		}),
+		// Not a check of /readyz: a hub that cannot save a snapshot serves and writes.
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "meshkit_log_snapshot_failing", Help: "1 while the newest snapshot of the log could not be saved: the log grows until one is."}, func() float64 {
+			if h.replica.SnapshotFailed() != nil {
+				return 1
+			}
+			return 0
+		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "meshkit_certificate_expiry_seconds", Help: "When the hub's own certificate expires, in seconds since 1970."}, func() float64 {
 			return float64(h.opt.TLS.NotAfter().Unix())
 		}),

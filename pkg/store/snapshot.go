@@ -25,9 +25,9 @@ import (
 //
 // where the number is the sequence number of the last entry that the snapshot
 // holds. Without a manifest the chunks are not a snapshot: one that was cut
-// short is never seen, and goes when a newer one is complete. Each snapshot has
-// its own chunks, so that dropping one cannot take a chunk from another that is
-// being written. The manifest is
+// short is never seen. Its chunks go when the save fails, and what a crash left
+// goes before the next save. Each snapshot has its own chunks, so that dropping
+// one cannot take a chunk from another that is being written. The manifest is
 //
 //	0               32
 //	| SHA-256 of J  | J: JSON of type manifest |
@@ -65,7 +65,9 @@ func snapshotKey(seq uint64, name string) string {
 // SaveSnapshot stores the state after the entry seq, whose hash is hash, as r
 // gives it, and then drops snapshots older than the two newest. When a snapshot
 // of that entry or a later one is there already, nothing is done. It stops when
-// the tenure ends. CodeSnapshotForeign: the log has no such entry.
+// the tenure ends. What it stored is removed when it fails, so that on a full
+// disk it leaves no less room than there was. CodeSnapshotForeign: the log has
+// no such entry.
 func (l *Log) SaveSnapshot(ctx context.Context, t *Tenure, seq uint64, hash [32]byte, r io.Reader) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -82,18 +84,66 @@ func (l *Log) SaveSnapshot(ctx context.Context, t *Tenure, seq uint64, hash [32]
 	if err := l.agrees(ctx, seq, hash); err != nil {
 		return err
 	}
-	m := manifest{Format: 1, Seq: seq, Hash: hex.EncodeToString(hash[:]), ChunkSize: l.opts.ChunkSize}
-	if err := l.putChunks(ctx, &m, r); err != nil {
-		return fmt.Errorf("save snapshot of entry %d: %w", seq, err)
-	}
-	data, err := encodeManifest(m)
-	if err != nil {
+	if err := l.sweepTorn(ctx, seq); err != nil {
 		return err
 	}
-	if err := l.blobs.Put(ctx, snapshotKey(seq, manifestName), data); err != nil {
+	m := manifest{Format: 1, Seq: seq, Hash: hex.EncodeToString(hash[:]), ChunkSize: l.opts.ChunkSize}
+	if err := l.putSnapshot(ctx, &m, r); err != nil {
+		l.takeBack(t, m)
 		return fmt.Errorf("save snapshot of entry %d: %w", seq, err)
 	}
 	return l.dropSnapshots(ctx)
+}
+
+func (l *Log) putSnapshot(ctx context.Context, m *manifest, r io.Reader) error {
+	if err := l.putChunks(ctx, m, r); err != nil {
+		return err
+	}
+	data, err := encodeManifest(*m)
+	if err != nil {
+		return err
+	}
+	return l.blobs.Put(ctx, snapshotKey(m.Seq, manifestName), data)
+}
+
+// takeBack removes what a failed save stored. It has a time of its own, because
+// the caller's may be what ended. It ends with the tenure: the next holder may be
+// writing the same chunks, and sweeps what it does not need. What is left
+// because the store refuses this as well, the next save sweeps.
+func (l *Log) takeBack(t *Tenure, m manifest) {
+	ctx, cancel := context.WithTimeout(t.ctx, closeTimeout)
+	defer cancel()
+	// The manifest may be there although its Put failed, and must not outlive a chunk.
+	_ = l.drop(ctx, m.Seq, m.keys())
+}
+
+// keys gives the keys of the chunks, each once.
+func (m manifest) keys() []string {
+	keys := make([]string, 0, len(m.Chunks))
+	for _, name := range m.Chunks {
+		keys = append(keys, snapshotKey(m.Seq, name))
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// sweepTorn removes the torn snapshots that a crash left. Only the holder of the
+// lease saves snapshots, one at a time, so none of them is still being written
+// but the one of seq, whose chunks the caller is about to store again.
+func (l *Log) sweepTorn(ctx context.Context, seq uint64) error {
+	all, err := l.snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		if s.complete || s.seq == seq {
+			continue
+		}
+		if err := l.blobs.Delete(ctx, s.chunks...); err != nil {
+			return fmt.Errorf("sweep torn snapshot %d: %w", s.seq, err)
+		}
+	}
+	return nil
 }
 
 // agrees checks that the log has an entry seq of that hash.
@@ -113,6 +163,8 @@ func (l *Log) agrees(ctx context.Context, seq uint64, hash [32]byte) error {
 	return nil
 }
 
+// putChunks stores the content. m names each chunk before it is stored: one
+// whose Put failed may be there.
 func (l *Log) putChunks(ctx context.Context, m *manifest, r io.Reader) error {
 	stored := make(map[string]bool)
 	buf := make([]byte, m.ChunkSize)
@@ -121,14 +173,14 @@ func (l *Log) putChunks(ctx context.Context, m *manifest, r io.Reader) error {
 		if n > 0 {
 			sum := sha256.Sum256(buf[:n])
 			name := hex.EncodeToString(sum[:])
+			m.Chunks = append(m.Chunks, name)
+			m.Size += int64(n)
 			if !stored[name] {
 				if err := l.blobs.Put(ctx, snapshotKey(m.Seq, name), buf[:n]); err != nil {
 					return err
 				}
 				stored[name] = true
 			}
-			m.Chunks = append(m.Chunks, name)
-			m.Size += int64(n)
 		}
 		switch {
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
@@ -225,19 +277,27 @@ func (l *Log) dropSnapshots(ctx context.Context) error {
 	kept := 0
 	for _, s := range all {
 		if kept == 0 && !s.complete {
-			continue // newer than the newest complete one: it may be being written
+			continue // the next holder may be writing it, if this one lost the lease meanwhile
 		}
 		if s.complete && kept < keptSnapshots {
 			kept++
 			continue
 		}
-		// The manifest first: what is left by a crash in between is a torn snapshot.
-		if err := l.blobs.Delete(ctx, snapshotKey(s.seq, manifestName)); err != nil {
-			return fmt.Errorf("drop snapshot %d: %w", s.seq, err)
+		if err := l.drop(ctx, s.seq, s.chunks); err != nil {
+			return err
 		}
-		if err := l.blobs.Delete(ctx, s.chunks...); err != nil {
-			return fmt.Errorf("drop snapshot %d: %w", s.seq, err)
-		}
+	}
+	return nil
+}
+
+// drop removes the manifest first: what is left by a crash in between is a torn
+// snapshot.
+func (l *Log) drop(ctx context.Context, seq uint64, chunks []string) error {
+	if err := l.blobs.Delete(ctx, snapshotKey(seq, manifestName)); err != nil {
+		return fmt.Errorf("drop snapshot %d: %w", seq, err)
+	}
+	if err := l.blobs.Delete(ctx, chunks...); err != nil {
+		return fmt.Errorf("drop snapshot %d: %w", seq, err)
 	}
 	return nil
 }

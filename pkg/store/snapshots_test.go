@@ -1,8 +1,10 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -109,5 +111,75 @@ func TestANewSnapshotReplacesADamagedOne(t *testing.T) {
 	}
 	if snap, err := l.LatestSnapshot(t.Context()); err != nil || snap.Seq != head.Seq {
 		t.Fatalf("newest %d (%v), want %d", snap.Seq, err, head.Seq)
+	}
+}
+
+// On a nearly full disk a snapshot that cannot be finished must not keep the
+// space that small log entries need.
+func TestAFailedSnapshotLeavesNoChunk(t *testing.T) {
+	const chunks = 8
+	content := func() io.Reader {
+		b := make([]byte, chunks*store.MaxBlob)
+		for i := range b {
+			b[i] = byte(i / store.MaxBlob) // so that no two chunks are the same
+		}
+		return bytes.NewReader(b)
+	}
+	for n := 1; n <= chunks+1; n++ { // the last is the manifest
+		for _, applied := range []bool{false, true} {
+			puts := 0
+			f := &storetest.Faults{OnPut: func(_ string, next func() error) error {
+				if puts++; puts != n {
+					return next()
+				}
+				if applied {
+					_ = next()
+				}
+				return fault.New(fault.CodeStoreFull, "no space")
+			}}
+			l, tenure, head := snapshotLog(t, f)
+			err := l.SaveSnapshot(t.Context(), tenure, head.Seq, head.Hash, content())
+			if !errors.Is(err, fault.CodeStoreFull) {
+				t.Fatalf("put %d failed, the save gave %v", n, err)
+			}
+			if keys, err := f.List(t.Context(), "snapshot/"); err != nil || len(keys) != 0 {
+				t.Errorf("put %d failed (applied: %v): %d keys are left, %v", n, applied, len(keys), err)
+			}
+		}
+	}
+}
+
+// The caller may leave in the middle; the tenure goes on and cleans up.
+func TestASnapshotWhoseCallerLeavesLeavesNoChunk(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	f := &storetest.Faults{OnPut: func(_ string, next func() error) error {
+		defer cancel()
+		return next()
+	}}
+	l, tenure, head := snapshotLog(t, f)
+	if err := l.SaveSnapshot(ctx, tenure, head.Seq, head.Hash, bytes.NewReader(make([]byte, 3*store.MaxBlob))); err == nil {
+		t.Fatal("saved after the caller left")
+	}
+	if keys, err := f.List(t.Context(), "snapshot/"); err != nil || len(keys) != 0 {
+		t.Errorf("%d keys are left, %v", len(keys), err)
+	}
+}
+
+// A crash leaves chunks that no error path removes: they must make room before
+// the next snapshot, whether or not that one succeeds.
+func TestTornSnapshotsAreSweptBeforeANewOne(t *testing.T) {
+	f := &storetest.Faults{}
+	l, tenure, head := snapshotLog(t, f)
+	for _, seq := range []string{"00000000000000000001", "00000000000000000009"} {
+		if err := f.Put(t.Context(), "snapshot/"+seq+"/abc", []byte("torn")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.OnPut = func(string, func() error) error { return fault.New(fault.CodeStoreFull, "no space") }
+	if err := l.SaveSnapshot(t.Context(), tenure, head.Seq, head.Hash, strings.NewReader("state")); err == nil {
+		t.Fatal("saved without space")
+	}
+	if keys, err := f.List(t.Context(), "snapshot/"); err != nil || len(keys) != 0 {
+		t.Errorf("torn snapshots stay: %q, %v", keys, err)
 	}
 }

@@ -19,7 +19,8 @@
 // # When something is wrong
 //
 // A store that cannot be written leaves the replica read-only; it probes by
-// itself and resumes when the probe succeeds. A store whose engine failed is
+// itself and resumes when the probe succeeds. A snapshot that fails leaves it
+// writing: it is tried again, and SnapshotFailed tells. A store whose engine failed is
 // closed and opened again. An entry that cannot be applied, or a log that is not
 // the one followed so far, freezes the replica: it serves the last good state,
 // gives up the lease and waits for people. Health tells all of this.
@@ -59,6 +60,8 @@ type Options struct {
 	// taken and the log behind it trimmed. 0 means 10,000 entries and 64 MiB.
 	SnapshotEntries uint64
 	SnapshotBytes   int64
+	// SnapshotRetry is the shortest pause after a failed snapshot; 0 means 1 min.
+	SnapshotRetry time.Duration
 	// Probe is how often a read-only replica tries to write; 0 means 2 s.
 	Probe time.Duration
 }
@@ -98,6 +101,10 @@ type Replica struct {
 	frozen     error // no way forward without people
 	trouble    error // the store's last refusal to write or read
 	backlog    backlog
+	// snapshotFailed is why the last snapshot was not saved, nil if it was;
+	// snapshotAfter is when the next may be tried.
+	snapshotFailed error
+	snapshotAfter  time.Time
 }
 
 // backlog is the log that no snapshot covers yet.
@@ -116,6 +123,9 @@ func New(opt Options) *Replica {
 	}
 	if opt.SnapshotBytes == 0 {
 		opt.SnapshotBytes = 64 << 20
+	}
+	if opt.SnapshotRetry == 0 {
+		opt.SnapshotRetry = time.Minute
 	}
 	if opt.Probe == 0 {
 		opt.Probe = 2 * time.Second
@@ -191,6 +201,14 @@ func (r *Replica) Health() error {
 		return fault.New(fault.CodeReadOnly, "the log is still being read")
 	}
 	return nil
+}
+
+// SnapshotFailed tells why the last snapshot of this hub was not saved, or nil.
+// The hub goes on writing meanwhile, and the log grows.
+func (r *Replica) SnapshotFailed() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.snapshotFailed
 }
 
 // graphOf builds the graph of a whole state.

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -143,6 +144,87 @@ func TestAStoreThatIsSlowToComeBackDoesNotFreezeTheReplica(t *testing.T) {
 	}
 	if opened.Load() < 3 {
 		t.Errorf("the store was opened %d times: the read that fails was not met", opened.Load())
+	}
+}
+
+// A disk with no room for a snapshot has room for small entries: the hub goes on
+// writing, and does not wait for another 10 entries before it tries again.
+func TestAFailedSnapshotIsTriedAgainAndWritesGoOn(t *testing.T) {
+	var full atomic.Bool
+	full.Store(true)
+	failed, saved := make(chan struct{}, 1), make(chan struct{}, 1)
+	s := domain(t)
+	opt := options(s, nil)
+	opt.SnapshotEntries, opt.SnapshotRetry = 10, 20*time.Millisecond
+	opt.Open = func(ctx context.Context) (*store.Log, error) {
+		return store.Open(ctx, &storetest.Faults{Driver: s.Driver(), OnPut: func(key string, next func() error) error {
+			if full.Load() {
+				notify(failed)
+				return fault.New(fault.CodeStoreFull, "no space")
+			}
+			err := next()
+			if strings.HasSuffix(key, "/manifest") {
+				notify(saved)
+			}
+			return err
+		}}, store.Options{})
+	}
+	r := start(t, opt)
+	write := func() {
+		t.Helper()
+		_, err := r.Propose(t.Context(), func(*Current, time.Time) (Proposal, error) {
+			return Proposal{Kind: "TermStarted", Payload: &logv1.TermStarted{Hub: "h"}}, nil
+		})
+		if err != nil {
+			t.Fatalf("a failed snapshot stops writes: %v", err)
+		}
+	}
+	for range 10 {
+		write()
+	}
+	within(t, failed, "no snapshot was tried")
+	// No write from here on: the first failure alone must make it due again.
+	within(t, failed, "the failed snapshot is not tried again")
+	// The second attempt began after the first was noted, and that note stands.
+	if err := r.SnapshotFailed(); !errors.Is(err, fault.CodeStoreFull) {
+		t.Errorf("the failed snapshot is told as %v", err)
+	}
+	if err := r.Health(); err != nil {
+		t.Errorf("a failed snapshot makes the hub read-only: %v", err)
+	}
+	write()
+	full.Store(false)
+	within(t, saved, "no snapshot was saved when there was space")
+}
+
+func TestAFailedSnapshotIsPacedByTime(t *testing.T) {
+	r := New(Options{SnapshotEntries: 10})
+	r.snapshotEnded(backlog{entries: 10}, fault.New(fault.CodeStoreFull, "no space"))
+	if r.snapshotDue() {
+		t.Error("it is tried again at once")
+	}
+	if pause := time.Until(r.snapshotAfter); pause < 59*time.Second || pause > 2*time.Minute {
+		t.Errorf("it is tried again after %v", pause)
+	}
+	r.snapshotAfter = time.Now()
+	if !r.snapshotDue() {
+		t.Error("what it would have covered is forgotten")
+	}
+}
+
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func within(t *testing.T, c <-chan struct{}, otherwise string) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(10 * time.Second):
+		t.Fatal(otherwise)
 	}
 }
 

@@ -253,6 +253,7 @@ func (r *Replica) lead(ctx context.Context, l *store.Log, tenure *store.Tenure) 
 	defer func() {
 		r.setTenure(nil)
 		wg.Wait()
+		r.setSnapshotFailed(nil) // saving is the next leader's concern
 		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		if err := tenure.Resign(rctx); err != nil {
@@ -334,14 +335,18 @@ func (r *Replica) startTerm(ctx context.Context) error {
 func (r *Replica) snapshotDue() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if time.Now().Before(r.snapshotAfter) {
+		return false // lead asks again at its next tick or entry
+	}
 	return r.backlog.entries >= r.opt.SnapshotEntries || r.backlog.bytes >= r.opt.SnapshotBytes
 }
 
 // snapshot saves the current state and trims the log behind it. It runs beside
-// the writer: the state is immutable.
+// the writer: the state is immutable. A failure is no reason to stop writing:
+// the log keeps what the snapshot would cover, and it is tried again later.
 func (r *Replica) snapshot(ctx context.Context, l *store.Log, tenure *store.Tenure) {
 	r.mu.Lock()
-	s := r.current.Load().State
+	s, covered := r.current.Load().State, r.backlog
 	r.backlog = backlog{}
 	r.mu.Unlock()
 	pos, begin := s.Position(), time.Now()
@@ -354,12 +359,33 @@ func (r *Replica) snapshot(ctx context.Context, l *store.Log, tenure *store.Tenu
 	if err == nil {
 		err = tenure.Trim(ctx, pos.Seq)
 	}
-	if err != nil {
-		r.noteTrouble(err)
-		r.log.Warn("snapshot not saved; the log keeps what it would cover", "seq", pos.Seq, "err", err)
+	r.snapshotEnded(covered, err)
+	switch {
+	case err == nil:
+		r.log.Info("snapshot saved", "seq", pos.Seq, "took", time.Since(begin).Round(time.Millisecond))
+	case ctx.Err() != nil:
+		r.log.Info("snapshot given up with the lease", "seq", pos.Seq)
+	default:
+		r.log.Warn("snapshot not saved or log not trimmed; tried again later", "seq", pos.Seq, "err", err)
+	}
+	if fault.CodeOf(err) == fault.CodeStoreFailed {
+		r.noteTrouble(err) // the engine takes no writes either until it is opened again
+	}
+}
+
+// snapshotEnded remembers how a snapshot went. After a failure its backlog is due
+// again, paced by time: on a full disk each attempt costs writes.
+func (r *Replica) snapshotEnded(covered backlog, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.snapshotFailed = err
+	if err == nil {
 		return
 	}
-	r.log.Info("snapshot saved", "seq", pos.Seq, "took", time.Since(begin).Round(time.Millisecond))
+	r.backlog.entries += covered.entries
+	r.backlog.bytes += covered.bytes
+	// From once to twice the pause, so that the hubs of one machine spread.
+	r.snapshotAfter = time.Now().Add(backoff.Jitter(r.opt.SnapshotRetry*3/2, 1.0/3))
 }
 
 func (r *Replica) setTenure(t *store.Tenure) {
@@ -368,6 +394,12 @@ func (r *Replica) setTenure(t *store.Tenure) {
 	r.tenure = t
 	close(r.tenureMove)
 	r.tenureMove = make(chan struct{})
+}
+
+func (r *Replica) setSnapshotFailed(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.snapshotFailed = err
 }
 
 func (r *Replica) clearTrouble() {
