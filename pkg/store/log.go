@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -45,6 +46,10 @@ const readLimit = 512
 
 // closeTimeout bounds what Close and the end of a tenure still ask of the store.
 const closeTimeout = 5 * time.Second
+
+// stopGrace is how long a call of the driver may take to return after its ctx
+// ended, before it counts as one that hangs.
+const stopGrace = time.Second
 
 // Log is one domain's log. Use Open. Safe for concurrent use.
 type Log struct {
@@ -156,7 +161,8 @@ func (l *Log) verifyStart(ctx context.Context, state Page) (Head, error) {
 	return e.head(), nil
 }
 
-// Close ends the tenure, waits for its goroutines, and closes the driver.
+// Close ends the tenure, waits for its goroutines, and closes the driver. A store
+// that hangs is left behind after a few seconds, with CodeTimeout.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	t, was := l.tenure, l.closed
@@ -165,13 +171,28 @@ func (l *Log) Close() error {
 	if was {
 		return nil
 	}
+	var hung error
 	if t != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
 		// The driver's Close releases what Resign could not.
-		_ = t.Resign(ctx)
+		if err := t.Resign(ctx); errors.Is(err, fault.CodeTimeout) {
+			hung = err
+		}
 	}
-	return l.driver.Close()
+	closed := make(chan error, 1)
+	go func() { closed <- l.driver.Close() }()
+	limit := time.NewTimer(closeTimeout)
+	defer limit.Stop()
+	select {
+	case err := <-closed:
+		return cmp.Or(hung, err)
+	case <-limit.C:
+		if hung == nil {
+			hung = fault.New(fault.CodeTimeout, "close log: the store does not answer, its call is left behind")
+		}
+		return hung
+	}
 }
 
 // Collectors gives the log's metrics.

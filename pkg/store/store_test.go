@@ -165,6 +165,104 @@ func TestStoreThatHangsEndsLeadershipAndAnswersWriters(t *testing.T) {
 	})
 }
 
+// stuck is a log whose append, once begun, ignores its ctx until release is
+// closed, as a write to a hung disk does.
+func stuck(t *testing.T) (l *store.Log, tenure *store.Tenure, release chan struct{}, answer chan error) {
+	t.Helper()
+	release, answer = make(chan struct{}), make(chan error, 1)
+	d := &storetest.Faults{Driver: memstore.New(memstore.Options{}).Driver(), OnAppend: func(_ context.Context, _ store.Batch, next func() error) error {
+		<-release
+		return next()
+	}}
+	l = open(t, d)
+	tenure = lead(t, l)
+	go func() {
+		_, err := tenure.Submit(context.Background(), draft)
+		answer <- err
+	}()
+	synctest.Wait()
+	return l, tenure, release, answer
+}
+
+func TestResignLeavesAStuckWriteBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, tenure, release, answer := stuck(t)
+		unstick := sync.OnceFunc(func() { close(release) })
+		// Without a bound Resign would wait for this, and the test fail by its time.
+		defer time.AfterFunc(time.Hour, unstick).Stop()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := tenure.Resign(ctx); fault.CodeOf(err) != fault.CodeTimeout {
+			t.Errorf("resigned with %v, want %s", err, fault.CodeTimeout)
+		}
+		if took := time.Since(began); took > 4*time.Second {
+			t.Errorf("it took %v to resign within 2 s", took)
+		}
+		// A new campaign waits for that write, but not longer than it is asked to.
+		cctx, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		if _, err := l.Campaign(cctx, store.Holder{Name: "hub"}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a campaign beside a stuck write gave %v", err)
+		}
+		unstick()
+		<-answer
+		// The lease was released by what was left behind.
+		if _, err := l.Campaign(t.Context(), store.Holder{Name: "hub"}); err != nil {
+			t.Errorf("no campaign after the write ended: %v", err)
+		}
+	})
+}
+
+func TestCloseLeavesAStuckWriteBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _, release, answer := stuck(t)
+		unstick := sync.OnceFunc(func() { close(release) })
+		defer time.AfterFunc(time.Hour, unstick).Stop()
+		began := time.Now()
+		if err := l.Close(); fault.CodeOf(err) != fault.CodeTimeout {
+			t.Errorf("closed with %v, want %s", err, fault.CodeTimeout)
+		}
+		if took := time.Since(began); took > 12*time.Second {
+			t.Errorf("it took %v to close", took)
+		}
+		unstick()
+		<-answer
+	})
+}
+
+// closeHook is a driver whose Close goes through a hook.
+type closeHook struct {
+	*storetest.Faults
+	hook func()
+}
+
+func (c closeHook) Close() error { c.hook(); return c.Faults.Close() }
+
+func TestCloseLeavesADriverBehindThatDoesNotClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		unstick := sync.OnceFunc(func() { close(release) })
+		defer unstick()
+		defer time.AfterFunc(time.Hour, unstick).Stop()
+		l := open(t, closeHook{&storetest.Faults{Driver: memstore.New(memstore.Options{}).Driver()}, func() { <-release }})
+		if err := l.Close(); fault.CodeOf(err) != fault.CodeTimeout {
+			t.Errorf("closed with %v, want %s", err, fault.CodeTimeout)
+		}
+	})
+}
+
+func TestResignWithAContextThatEndedIsNoTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tenure := lead(t, open(t, memstore.New(memstore.Options{}).Driver()))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := tenure.Resign(ctx); err != nil {
+			t.Errorf("an idle tenure resigned with %v", err)
+		}
+	})
+}
+
 func TestFullQueueHoldsCallersBackUntilTheyLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

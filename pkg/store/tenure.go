@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -28,6 +29,8 @@ type Tenure struct {
 	// written is closed when the writer has ended: nothing is in flight any more.
 	written chan struct{}
 	wg      sync.WaitGroup
+	// releases are the ends of Resign, which wait for wg.
+	releases sync.WaitGroup
 
 	// head is the end of the log. Only the writer's goroutine uses it.
 	head Head
@@ -88,7 +91,9 @@ func (l *Log) campaign(ctx context.Context, holder Holder, opts []TenureOption) 
 	last := l.tenure
 	l.mu.Unlock()
 	if last != nil {
-		last.wg.Wait() // its writer may still be reading back
+		if err := last.gone(ctx); err != nil {
+			return nil, err
+		}
 	}
 	for {
 		lease, err := l.driver.Campaign(ctx, holder)
@@ -154,21 +159,62 @@ func (t *Tenure) Term() uint64 { return t.lease.Term() }
 // Resign lets the batch in flight finish, ends the tenure, and releases the
 // lease so that the next hub need not wait for it to expire. It returns when the
 // tenure's goroutines have ended. Resigning again does nothing.
+//
+// When ctx ends first, the write in flight is given up; its Submits learn what
+// became of it. A driver that does not return even then (a hung disk) cannot be
+// stopped: Resign leaves it behind with CodeTimeout, and the lease is released
+// when it returns after all.
 func (t *Tenure) Resign(ctx context.Context) error {
 	t.stopOnce.Do(func() { close(t.stop) })
 	select {
 	case <-t.written:
 	case <-ctx.Done():
-		// The write in flight is given up; its Submits learn what became of it.
 	}
-	t.finish(fault.New(fault.CodeLeaseLost, "this hub resigned leadership of term %d", t.Term()))
-	return t.lease.Release(ctx)
+	t.end(fault.New(fault.CodeLeaseLost, "this hub resigned leadership of term %d", t.Term()))
+	released := make(chan error, 1)
+	t.releases.Go(func() {
+		t.wg.Wait()
+		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		released <- t.lease.Release(rctx)
+	})
+	select {
+	case err := <-released:
+		return err
+	case <-ctx.Done():
+	}
+	// ctx may have ended before there was a chance to stop.
+	grace := time.NewTimer(stopGrace)
+	defer grace.Stop()
+	select {
+	case err := <-released:
+		return err
+	case <-grace.C:
+		return fault.New(fault.CodeTimeout, "resign leadership of term %d: the store does not answer, its call is left behind: %w", t.Term(), context.Cause(ctx))
+	}
 }
 
 // finish ends the tenure and waits for its goroutines.
 func (t *Tenure) finish(cause error) {
 	t.end(cause)
 	t.wg.Wait()
+}
+
+// gone waits until nothing of the tenure runs any more: its writer may still be
+// reading back, or hang in the store.
+func (t *Tenure) gone(ctx context.Context) error {
+	ended := make(chan struct{})
+	go func() {
+		t.wg.Wait()
+		t.releases.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("campaign: wait for the end of the tenure before: %w", context.Cause(ctx))
+	}
 }
 
 // keepAlive renews the lease until the tenure ends, and ends it when the lease

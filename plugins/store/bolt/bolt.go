@@ -30,7 +30,8 @@
 // what the kernel then shows as written may not be on the device.
 //
 // The file grows with the log and gives space to later entries after a trim; it
-// does not shrink. All types are safe for concurrent use. There are no goroutines.
+// does not shrink. All types are safe for concurrent use. There are no goroutines
+// but that of a Close.
 package bolt
 
 import (
@@ -298,9 +299,33 @@ func (f *File) prepare(name string) (state, error) {
 // Path is the file's path.
 func (f *File) Path() string { return f.path }
 
+// closeTimeout is how long Close waits for transactions.
+const closeTimeout = 5 * time.Second
+
 // Close ends what waits, and closes the file when the transactions under way
-// are done. Drivers of the file fail with CodeStoreClosed from then on.
+// are done. Drivers of the file fail with CodeStoreClosed from then on. A
+// transaction that hangs with its disk is left behind after 5 s, with
+// CodeTimeout: the file stays locked until it ends, or the process does. The
+// descriptor is not taken from it: the write may still be under way, and the
+// number could be another file's by then.
 func (f *File) Close() error {
+	return f.closeWithin(closeTimeout)
+}
+
+func (f *File) closeWithin(limit time.Duration) error {
+	closed := make(chan error, 1)
+	go func() { closed <- f.close() }() // mu as well may be held by a call that hangs
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-timer.C:
+		return fault.New(fault.CodeTimeout, "close store %s: a transaction under way does not end; the file stays locked until it does", f.path)
+	}
+}
+
+func (f *File) close() error {
 	f.mu.Lock()
 	was := f.done
 	f.done = true

@@ -345,3 +345,35 @@ func TestDomainsAreApart(t *testing.T) {
 		}
 	}
 }
+
+func TestCloseDoesNotWaitForEverForAHungTransaction(t *testing.T) {
+	f := mustOpen(t, filepath.Join(t.TempDir(), "store.db"))
+	begun, release, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = f.update("hang", func(*bbolt.Tx) error {
+			close(begun)
+			<-release
+			return nil
+		})
+	}()
+	<-begun
+	answered := make(chan error, 1)
+	go func() { answered <- f.closeWithin(50 * time.Millisecond) }()
+	select {
+	case err := <-answered:
+		if fault.CodeOf(err) != fault.CodeTimeout {
+			t.Errorf("closed with %v, want %s", err, fault.CodeTimeout)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("Close hangs with the transaction")
+	}
+	close(release)
+	<-ended
+	// It is closed after all, and its lock is free.
+	g, err := Open(f.Path(), Options{LockTimeout: 10 * time.Second})
+	if err != nil {
+		t.Fatalf("the file stays locked after the transaction ended: %v", err)
+	}
+	g.Close()
+}
