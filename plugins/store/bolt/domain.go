@@ -188,10 +188,16 @@ func (r *driver) Append(ctx context.Context, b store.Batch) error {
 	return nil
 }
 
+// trim collects the keys in one walk and deletes them afterwards: a cursor that
+// begins anew after each deletion walks all the pages emptied so far.
 func trim(entries *bbolt.Bucket, upTo uint64) error {
+	var keys [][]byte
 	c := entries.Cursor()
-	for k, _ := c.First(); k != nil && binary.BigEndian.Uint64(k) <= upTo; k, _ = c.First() {
-		if err := c.Delete(); err != nil {
+	for k, _ := c.First(); k != nil && binary.BigEndian.Uint64(k) <= upTo; k, _ = c.Next() {
+		keys = append(keys, bytes.Clone(k))
+	}
+	for _, k := range keys {
+		if err := entries.Delete(k); err != nil {
 			return err
 		}
 	}
