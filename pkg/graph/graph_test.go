@@ -198,13 +198,18 @@ func TestAccessorsFollowTheResources(t *testing.T) {
 }
 
 func TestLargeRemovalsAreFoundAndSmallOnesAreFree(t *testing.T) {
-	many := func(n int) []graph.Change {
+	// many makes clusters of two endpoints.
+	many := func(n int, scope ...string) []graph.Change {
 		var out []graph.Change
 		for i := range n {
-			out = append(out, cluster(fmt.Sprintf("c%03d", i)))
+			out = append(out, write("Cluster", fmt.Sprintf("c%03d", i), `{`+endpoints(2)+`}`, scope...))
 		}
 		return out
 	}
+	big := func(name string, n int, scope ...string) graph.Change {
+		return write("Cluster", name, `{`+endpoints(n)+`}`, scope...)
+	}
+	const narrowed = "leave nodes because their scope was narrowed"
 	cases := []struct {
 		name          string
 		before, apply []graph.Change
@@ -215,13 +220,26 @@ func TestLargeRemovalsAreFoundAndSmallOnesAreFree(t *testing.T) {
 		{"all three", many(3), []graph.Change{remove("Cluster", "c000"), remove("Cluster", "c001"), remove("Cluster", "c002")}, "removes 3 of 3 Cluster resources (100 %), more than the 20 %"},
 		{"20 of 100", many(100), removeAll(many(20)), ""},
 		{"21 of 100", many(100), removeAll(many(21)), "removes 21 of 100 Cluster resources (21 %), more than the 20 % that one change may: "},
-		{"narrower scopes", many(40), scopeAll(many(40), "region", "nowhere"), "removes, or takes from nodes by a narrower scope, 40 of 40 Cluster resources"},
-		{"other scopes", scopeAll(many(40), "region", "eu"), scopeAll(many(40), "region", "us"), "40 of 40 Cluster resources"},
-		{"wider scopes", scopeAll(many(40), "region", "eu"), many(40), ""},
-		{"a few narrower scopes", many(40), scopeAll(many(2), "region", "eu"), ""},
-		{"narrower and gone", many(10), append(scopeAll(many(2), "region", "eu"), remove("Cluster", "c005")), "3 of 10 Cluster resources"},
 		{"endpoints", []graph.Change{write("Cluster", "a", `{`+endpoints(10)+`}`)}, []graph.Change{write("Cluster", "a", `{`+endpoints(7)+`}`)}, "removes 3 of 10 endpoints (30 %)"},
 		{"the limit before the change counts", append(many(10), write("DomainSettings", "domain", `{"limits":{"maxRemovalPercent":10}}`)), append(removeAll(many(3)), write("DomainSettings", "domain", `{"limits":{"maxRemovalPercent":90}}`)), "more than the 10 %"},
+
+		{"a scope that holds no node", many(40), many(40, "region", "nowhere"), "error MK2412: Cluster/default/c000 scope.nodeLabels: removes 40 of 40 Cluster resources (100 %), more than the 20 % that one change may: "},
+		{"a scope for everyone narrowed", many(40), many(9, "region", "eu"), "; 9 of them " + narrowed},
+		{"one label more", many(40, "region", "eu"), many(9, "region", "eu", "zone", "a"), narrowed},
+		{"another value", many(40, "region", "eu"), many(9, "region", "us"), narrowed},
+		{"another key", many(40, "region", "eu"), many(9, "zone", "a"), narrowed},
+		{"narrowed and removed together", many(40), append(many(5, "region", "eu"), removeAll(many(9)[5:])...), "removes 9 of 40 Cluster resources (22 %), more than the 20 % that one change may: "},
+		{"and each is told apart", many(40), append(many(5, "region", "eu"), removeAll(many(9)[5:])...), "; 5 of them " + narrowed},
+		{"kinds together", append(many(10), policies(10)...), append(many(3, "region", "eu"), policies(3, "region", "eu")...), "removes 6 of 20 resources (30 %)"},
+		{"a canary", many(40), many(8, "canary", "yes"), ""},
+		{"a canary in a small mesh", many(3), many(2, "canary", "yes"), ""},
+		{"no label", many(40, "region", "eu"), many(40), ""},
+		{"one label less", many(40, "region", "eu", "zone", "a"), many(40, "region", "eu"), ""},
+		{"the same scope with other content", many(3, "region", "eu"), []graph.Change{big("c000", 3, "region", "eu"), big("c001", 3, "region", "eu"), big("c002", 3, "region", "eu")}, ""},
+		{"created with a scope", many(3), []graph.Change{big("x", 9, "region", "eu"), big("y", 9, "region", "eu"), big("z", 9, "region", "eu")}, ""},
+		{"endpoints of narrowed clusters", append(many(20), big("big", 40)), append(many(2, "region", "eu"), big("big", 40, "region", "eu")), "error MK2412: Cluster/default/big scope.nodeLabels: removes 44 of 80 endpoints (55 %), more than the 20 % that one change may; 44 of them " + narrowed},
+		{"endpoints of few narrowed clusters", append(many(20), big("big", 40)), []graph.Change{big("big", 40, "region", "eu")}, ""},
+		{"endpoints that few narrowed clusters lose besides", append(many(20), big("big", 40)), []graph.Change{big("big", 20, "region", "eu")}, "error MK2412: removes 20 of 80 endpoints (25 %)"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -235,11 +253,10 @@ func TestLargeRemovalsAreFoundAndSmallOnesAreFree(t *testing.T) {
 	}
 }
 
-// scopeAll gives the same clusters a scope.
-func scopeAll(changes []graph.Change, label, value string) []graph.Change {
-	out := slices.Clone(changes)
-	for i := range out {
-		out[i] = write("Cluster", out[i].Key.Name, `{`+endpoints(2)+`}`, label, value)
+func policies(n int, scope ...string) []graph.Change {
+	var out []graph.Change
+	for i := range n {
+		out = append(out, write("Policy", fmt.Sprintf("p%03d", i), `{"timeout":{"request":"1s"}}`, scope...))
 	}
 	return out
 }

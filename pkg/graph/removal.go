@@ -18,21 +18,24 @@ const FreeRemovals = 2
 // CheckRemoval finds out whether a change removes a large share of the mesh, and
 // so must be confirmed. What counts is the share of before, by before's settings:
 //
-//   - of the resources of each kind, and of all resources together, where one whose
-//     scope asks for more than before counts as removed: nodes that had it may lose
-//     it, and which nodes there are is not the graph's to know;
+//   - of the resources of each kind, and of all resources together;
 //   - of the endpoints, where a cluster that loses more than it gains counts with
 //     the difference, so that replacing endpoints is free; the endpoints of removed
 //     clusters count when more than FreeRemovals clusters are removed.
 //
+// A resource whose new scope does not hold all of its old one counts as removed: to
+// the nodes that lose it, it is. A graph does not know which nodes there are, so a
+// scope that is narrowed counts even if all nodes, or none, are in both, and also if
+// it is meant as a canary. Widening never counts: no node loses anything by it.
+//
 // A finding is given for each that is above limits.maxRemovalPercent, unless at
-// most FreeRemovals are removed. Its cost is that of comparing the two graphs.
+// most FreeRemovals are removed. One with narrowed scopes is about the first of
+// these resources. Its cost is that of comparing the two graphs.
 func CheckRemoval(before, after *Graph) []resource.Finding {
 	percent := *before.Settings().Limits.MaxRemovalPercent
-	removed := map[string][]string{}
-	narrowed := map[string]bool{} // kinds with resources that were not deleted; "" for any
-	var all []string
-	endpoints, inRemoved := 0, 0 // lost by clusters that stay, and by those that go
+	removed := map[string]*removal{} // by kind
+	var all removal
+	lostByStaying, inRemoved := 0, removal{} // endpoints
 	for c := range digest.Diff(before.trie, after.trie) {
 		key, ok := splitKey(c.Key)
 		if !ok || c.Before == nil {
@@ -40,56 +43,82 @@ func CheckRemoval(before, after *Graph) []resource.Finding {
 		}
 		old, _ := before.objects.Get(key)
 		now, _ := after.objects.Get(key)
-		less := c.After != nil && narrows(scopeOf(old), scopeOf(now))
-		if c.After == nil || less {
-			removed[key.Kind] = append(removed[key.Kind], c.Key)
-			all = append(all, c.Key)
+		endpoints := countEndpoints(old)
+		if now != nil {
+			lost := max(0, endpoints-countEndpoints(now))
+			lostByStaying += lost
+			endpoints -= lost
 		}
-		if less {
-			narrowed[key.Kind], narrowed[""] = true, true
+		narrowed := now != nil && !within(scopeOf(now), scopeOf(old))
+		if now != nil && !narrowed {
+			continue
 		}
-		if lost := max(0, countEndpoints(old)-countEndpoints(now)); now == nil {
-			inRemoved += lost
-		} else {
-			endpoints += lost
+		r := removed[key.Kind]
+		if r == nil {
+			r = &removal{}
+			removed[key.Kind] = r
 		}
+		r.add(1, key, narrowed)
+		r.names = append(r.names, c.Key)
+		all.add(1, key, narrowed)
+		all.names = append(all.names, c.Key)
+		inRemoved.add(endpoints, key, narrowed)
 	}
-	if len(removed[cluster.Kind]) > FreeRemovals {
-		endpoints += inRemoved
+	endpoints := &removal{}
+	if r := removed[cluster.Kind]; r != nil && r.gone > FreeRemovals {
+		endpoints = &inRemoved
 	}
+	endpoints.gone += lostByStaying
 	var out []resource.Finding
-	check := func(what, kind string, gone, of int, names []string) {
-		if gone <= FreeRemovals || float64(gone)*100 <= percent*float64(of) {
-			return
+	check := func(what string, r *removal, of int) {
+		if r.gone > FreeRemovals && float64(r.gone)*100 > percent*float64(of) {
+			out = append(out, r.finding(what, of, percent))
 		}
-		does := "removes"
-		if names != nil && narrowed[kind] {
-			does = "removes, or takes from nodes by a narrower scope,"
-		}
-		reason := fmt.Sprintf("%s %d of %d %s (%.0f %%), more than the %g %% that one change may", does, gone, of, what, float64(gone)*100/float64(of), percent)
-		if len(names) > 0 {
-			reason += ": " + firstNames(names, 3)
-		}
-		out = append(out, resource.Finding{Code: fault.CodeLargeRemoval, Severity: resource.Error, Reason: reason, Remedy: "if that is meant, add --allow-large-change"})
 	}
 	for kind, n := range before.kinds.All() {
-		check(kind+" resources", kind, len(removed[kind]), n, removed[kind])
+		if r := removed[kind]; r != nil {
+			check(kind+" resources", r, n)
+		}
 	}
 	if len(removed) > 1 {
-		check("resources", "", len(all), before.Len(), all)
+		check("resources", &all, before.Len())
 	}
-	check("endpoints", "", endpoints, before.endpoints, nil)
+	check("endpoints", endpoints, before.endpoints)
 	return out
 }
 
-// narrows tells whether a scope asks nodes for a label that it did not ask for.
-func narrows(before, after map[string]string) bool {
-	for k, v := range after {
-		if had, ok := before[k]; !ok || had != v {
-			return true
-		}
+// removal adds up what a change removes, of one sort.
+type removal struct {
+	gone     int
+	names    []string     // of resources
+	narrowed int          // of those gone, the ones that stay for fewer nodes
+	first    resource.Key // of the resources that were narrowed
+}
+
+func (r *removal) add(n int, key resource.Key, narrowed bool) {
+	r.gone += n
+	if !narrowed || n == 0 {
+		return
 	}
-	return false
+	if r.narrowed == 0 || resource.CompareKeys(key, r.first) < 0 {
+		r.first = key
+	}
+	r.narrowed += n
+}
+
+// finding says that too much is removed. What was narrowed is still in the operator's
+// files, where nothing looks like a removal, so it says why that is one, and where.
+func (r *removal) finding(what string, of int, percent float64) resource.Finding {
+	f := resource.Finding{Code: fault.CodeLargeRemoval, Severity: resource.Error, Remedy: "if that is meant, add --allow-large-change"}
+	f.Reason = fmt.Sprintf("removes %d of %d %s (%.0f %%), more than the %g %% that one change may", r.gone, of, what, float64(r.gone)*100/float64(of), percent)
+	if len(r.names) > 0 {
+		f.Reason += ": " + firstNames(r.names, 3)
+	}
+	if r.narrowed > 0 {
+		f.Key, f.Field = r.first, "scope.nodeLabels"
+		f.Reason += fmt.Sprintf("; %d of them leave nodes because their scope was narrowed", r.narrowed)
+	}
+	return f
 }
 
 // Changed yields the keys whose contents differ between two graphs, in no

@@ -116,13 +116,39 @@ func TestALargeRemovalNeedsToBeMeant(t *testing.T) {
 		wantRefused(t, s.Run("meshctl", append([]string{"delete"}, names...)...), 65, fault.CodeLargeRemoval, "--allow-large-change")
 		one := s.write(t, "one.yaml", clusterYAML("many-0", "10.0.0.1:80"))
 		wantRefused(t, s.Run("meshctl", "apply", "-f", one, "--field-manager", "bulk", "--prune"), 65, fault.CodeLargeRemoval)
-		// No node has that label: to every node it is a removal.
-		nowhere := s.write(t, "nowhere.yaml", strings.ReplaceAll(text.String(), "\nspec:", "\nscope:\n  nodeLabels:\n    region: nowhere\nspec:"))
-		wantRefused(t, s.Run("meshctl", "apply", "-f", nowhere, "--field-manager", "bulk"), 65, fault.CodeLargeRemoval, "narrower scope")
 		wantRefused(t, s.Run("meshctl", "undo", fmt.Sprint(history.Items[0].Seq)), 65, fault.CodeLargeRemoval)
 	})
 	s.Ctl(append([]string{"delete", "--allow-large-change"}, names...)...)
 	if out := s.Ctl("get", "clusters", "-o", "name"); strings.Contains(out, "many-") {
 		t.Errorf("a large removal that was meant left\n%s", out)
 	}
+}
+
+// TestALargeNarrowingOfScopesNeedsToBeMeant takes resources from every agent without
+// removing one: their new scope holds no node.
+func TestALargeNarrowingOfScopesNeedsToBeMeant(t *testing.T) {
+	s := sharedSite(t)
+	var wide, narrow strings.Builder
+	var names []string
+	for i := range 30 {
+		names = append(names, fmt.Sprintf("cluster/scoped-%d", i))
+		text := clusterYAML(fmt.Sprintf("scoped-%d", i), "10.0.0.1:80")
+		wide.WriteString("---\n" + text)
+		narrow.WriteString("---\n" + strings.Replace(text, "spec:", "scope:\n  nodeLabels:\n    region: nowhere\nspec:", 1))
+	}
+	everyone, nobody := s.write(t, "everyone.yaml", wide.String()), s.write(t, "nobody.yaml", narrow.String())
+	s.Ctl("apply", "-f", everyone)
+	t.Run("refused", func(t *testing.T) {
+		s := sharedSite(t)
+		s.unchanged(t)
+		wantRefused(t, s.Run("meshctl", "apply", "-f", nobody), 65, fault.CodeLargeRemoval, nobody+":7:3: ",
+			"30 of them leave nodes because their scope was narrowed", "--allow-large-change")
+	})
+	s.Ctl("apply", "-f", nobody, "--allow-large-change")
+	s.Ctl("apply", "-f", everyone) // widening is free
+	s.Ctl("undo")                  // the newest change never needs the flag, though this narrows again
+	if out := s.Ctl("get", "cluster", "scoped-0", "-o", "yaml"); !strings.Contains(out, "nowhere") {
+		t.Errorf("after the undo of a widening\n%s", out)
+	}
+	s.Ctl(append([]string{"delete", "--allow-large-change"}, names...)...) // no other test on the site has scopes
 }

@@ -26,7 +26,7 @@ type Spec struct {
 
 // Limits refuse a change that would break them.
 type Limits struct {
-	MaxRemovalPercent *float64 `json:"maxRemovalPercent,omitempty" min:"0" max:"100" default:"20" doc:"A change that removes more than this percent of the routes, clusters or endpoints needs --allow-large-change."`
+	MaxRemovalPercent *float64 `json:"maxRemovalPercent,omitempty" min:"0" max:"100" default:"20" doc:"A change that removes more than this percent of the resources, of those of a kind or of the endpoints needs --allow-large-change. Narrowing a scope counts as removing."`
 	MaxResources      int      `json:"maxResources,omitempty" min:"1" max:"50000" default:"50000" doc:"Resources in the domain."`
 	MaxBundleBytes    int64    `json:"maxBundleBytes,omitempty" min:"1024" max:"134217728" default:"134217728" doc:"Bytes of all resources of the domain, as distributed."`
 	MaxViews          int      `json:"maxViews,omitempty" min:"1" max:"4096" default:"64" doc:"Views (capability profile × scope labels) that a hub keeps."`
