@@ -330,40 +330,41 @@ func (g *genesis) makeCredentials(ctx context.Context) error {
 	hub := mtls.Files{Cert: g.path("tls", "hub.pem"), Key: g.path("tls", "hub.key"), CA: g.path("ca", "root.pem")}
 	admin := mtls.Files{Cert: g.path("admin", "admin.pem"), Key: g.path("admin", "admin.key"), CA: g.path("admin", "ca.pem")}
 	names, ips := hostNames(g.listen, g.address())
-	if err := g.issue(ctx, identity.Hub, g.name, ca.Request{DNSNames: names, IPs: ips}, hub); err != nil {
+	if _, err := issue(ctx, g.authority, g.domain, identity.Hub, g.name, ca.Request{DNSNames: names, IPs: ips}, hub); err != nil {
 		return err
 	}
-	if err := g.issue(ctx, identity.Operator, "admin", ca.Request{TTL: join.OperatorTTL}, admin); err != nil {
+	if _, err := issue(ctx, g.authority, g.domain, identity.Operator, "admin", ca.Request{TTL: join.OperatorTTL}, admin); err != nil {
 		return err
 	}
-	return g.write([]byte(g.context(admin)), 0o600, "admin", "context.yaml")
+	return g.write([]byte(contextFile(g.domain, g.address(), admin)), 0o600, "admin", "context.yaml")
 }
 
-func (g *genesis) issue(ctx context.Context, kind identity.Kind, name string, req ca.Request, to mtls.Files) error {
-	id, err := identity.New(g.domain, kind, name)
+// issue has the CA certify a new key, and writes key, chain and CA bundle.
+func issue(ctx context.Context, authority *ca.Authority, domain string, kind identity.Kind, name string, req ca.Request, to mtls.Files) (*mtls.Source, error) {
+	id, err := identity.New(domain, kind, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return fmt.Errorf("make a key: %w", err)
+		return nil, fmt.Errorf("make a key: %w", err)
 	}
 	req.ID = id
 	if req.CSR, err = ca.NewCSR(key, id); err != nil {
-		return err
+		return nil, err
 	}
-	cert, err := g.authority.Issue(ctx, req)
+	cert, err := authority.Issue(ctx, req)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	source, err := mtls.NewSource(tls.Certificate{Certificate: cert.Chain, PrivateKey: key}, g.bundle)
+	source, err := mtls.NewSource(tls.Certificate{Certificate: cert.Chain, PrivateKey: key}, authority.Bundle())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Dir(to.Cert), 0o700); err != nil {
-		return fault.New(fault.CodeIO, "make %s: %w", filepath.Dir(to.Cert), err)
+		return nil, fault.New(fault.CodeIO, "make %s: %w", filepath.Dir(to.Cert), err)
 	}
-	return source.SaveFiles(to)
+	return source, source.SaveFiles(to)
 }
 
 // hostNames are what the hub's certificate names besides its SPIFFE ID, for
@@ -387,7 +388,8 @@ func hostNames(addrs ...string) (names []string, ips []netip.Addr) {
 	return names, ips
 }
 
-func (g *genesis) context(f mtls.Files) string {
+// contextFile is the meshctl context that is written beside credentials.
+func contextFile(domain, hub string, f mtls.Files) string {
 	return fmt.Sprintf(`# A meshctl context: add it with "meshctl context add --from", or name it in MESHKIT_CONFIG.
 currentContext: %[1]s
 contexts:
@@ -397,7 +399,7 @@ contexts:
     caFile: %[3]s
     certFile: %[4]s
     keyFile: %[5]s
-`, strconv.Quote(g.domain), strconv.Quote(g.address()), strconv.Quote(f.CA), strconv.Quote(f.Cert), strconv.Quote(f.Key))
+`, strconv.Quote(domain), strconv.Quote(hub), strconv.Quote(f.CA), strconv.Quote(f.Cert), strconv.Quote(f.Key))
 }
 
 // makeConfig writes meshhub.yaml: the last step, which makes the directory a hub.

@@ -68,7 +68,7 @@ func newRoot() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(newInit(), newRun(), newKey(), newRootKeys())
+	root.AddCommand(newInit(), newRun(), newKey(), newRootKeys(), newCredentials())
 	arguments(root)
 	return root
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/cli/change"
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/cli/contexts"
+	"github.com/meshkit/meshkit/pkg/cli/credentials"
 	"github.com/meshkit/meshkit/pkg/cli/demo"
 	"github.com/meshkit/meshkit/pkg/cli/explain"
 	"github.com/meshkit/meshkit/pkg/cli/fleet"
@@ -90,7 +91,7 @@ stdout is data, stderr is for people. Exit codes: ` + exitSummary() + `.`,
 	history.ValidArgsFunction = read.CompleteRef(app)
 	add(groupChange, change.NewValidate(app), change.NewPlan(app), change.NewApply(app), deletes, undo)
 	add(groupRead, read.NewGet(app), read.NewDescribe(app), history, simulate.New(app), explain.New(app))
-	add(groupFleet, fleet.NewToken(app), fleet.NewAgent(app), keys.NewKey(app), keys.NewTrust(app))
+	add(groupFleet, fleet.NewToken(app), fleet.NewAgent(app), keys.NewKey(app), keys.NewTrust(app), credentials.New(app))
 	add(groupOther, demo.New(app), contexts.New(app), newVersion(app))
 	root.AddCommand(demo.NewJanitor())
 	root.SetHelpCommandGroupID(groupOther)

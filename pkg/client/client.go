@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/stats"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
 	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/wire"
@@ -42,6 +43,7 @@ type Client struct {
 	resources adminv1.ResourceServiceClient
 	fleet     adminv1.FleetServiceClient
 	trust     adminv1.TrustServiceClient
+	identity  identityv1.IdentityServiceClient
 	policy    backoff.Policy
 }
 
@@ -54,6 +56,7 @@ func New(hub string, conn grpc.ClientConnInterface) *Client {
 		resources: adminv1.NewResourceServiceClient(conn),
 		fleet:     adminv1.NewFleetServiceClient(conn),
 		trust:     adminv1.NewTrustServiceClient(conn),
+		identity:  identityv1.NewIdentityServiceClient(conn),
 	}
 }
 

@@ -47,7 +47,7 @@ const (
 
 var trustCodes = []Entry{
 	{CodeIdentityInvalid, Invalid, "not a MeshKit identity", "A name, domain or SPIFFE ID does not have the form spiffe://<domain>/<node|hub|operator>/<name>, where domain and name are lower-case letters, digits, '-' and '.'.", "Use a name of at most 63 such characters that starts and ends with a letter or digit."},
-	{CodeCertificateInvalid, Unauthenticated, "certificate carries no usable identity", "A certificate must carry exactly one URI name, and that must be a MeshKit SPIFFE ID.", "Issue a new certificate: `meshagent join` for a node, `meshhub init` for an operator."},
+	{CodeCertificateInvalid, Unauthenticated, "certificate carries no usable identity", "A certificate must carry exactly one URI name, and that must be a MeshKit SPIFFE ID.", "Issue a new certificate: `meshagent join` for a node, `meshhub credentials issue` for an operator."},
 	{CodeForeignCSR, Denied, "certificate request names someone else", "The certificate request holds a name other than the identity that it may be issued for. Either a program is misconfigured, or someone tries to obtain another's certificate.", "Make the request for the caller's own name only; MeshKit puts the names in itself, so the request needs none."},
 	{CodeCSRInvalid, Invalid, "certificate request not valid", "The certificate request cannot be parsed, is larger than 16 KiB, is not signed by its own key, or asks to be a CA.", "Make a new PKCS#10 request, DER encoded, with a P-256, P-384 or Ed25519 key."},
 	{CodeWeakKey, Invalid, "key type not accepted", "Certificates are issued for P-256, P-384 and Ed25519 keys only.", "Make a new key: `openssl ecparam -name prime256v1 -genkey`, or let the program make it."},
@@ -84,6 +84,6 @@ var trustCodes = []Entry{
 	{CodePeerRole, Denied, "peer is not what it must be", "The other side proved an identity of this domain, but of the wrong kind, such as a node where a hub is needed.", "Check the address and which certificate the other side was given."},
 	{CodePinMismatch, Denied, "hub's CA is not the pinned one", "The hub's certificate does not lead to a CA with the key that --ca-pin names. Either the pin is of another domain, or someone sits in between.", "Compare the pin with the one that `meshhub init` printed on the hub."},
 	{CodePeerNoCertificate, Unauthenticated, "peer presented no certificate", "Everything but joining needs a client certificate, and none was presented.", "Give the program its certificate and key: the context file for meshctl, `meshagent join` for a node."},
-	{CodePeerExpired, Unauthenticated, "peer's certificate is outside its lifetime", "The certificate of the other side has expired or is not valid yet, by this machine's clock.", "Compare both clocks. If they are right, the certificate was not renewed in time: join again."},
+	{CodePeerExpired, Unauthenticated, "peer's certificate is outside its lifetime", "The certificate of the other side has expired or is not valid yet, by this machine's clock.", "Compare both clocks. If they are right, the certificate was not renewed in time: a node joins again, an operator gets another with `meshhub credentials issue`."},
 	{CodePinInvalid, Invalid, "CA pin not valid", "A CA pin is written sha256: followed by 64 hexadecimal digits.", "Copy the pin that `meshhub init` printed."},
 }

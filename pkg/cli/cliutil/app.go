@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,6 +28,8 @@ type App struct {
 	Now func() time.Time
 	// NewID makes request ids; tests fix it.
 	NewID func() string
+	// expiry warns at most once, however many connections a command makes.
+	expiry sync.Once
 }
 
 // Flags are those of every command.
@@ -58,8 +61,41 @@ func (a *App) Connect() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.expiry.Do(func() { a.warnOfExpiry(cfg) })
 	return a.Dial(cfg)
 }
+
+// ExpiryWarning is how long before its end a certificate is spoken of: long enough
+// for a holiday, while the hub still renews it on a plain call.
+const ExpiryWarning = 14 * 24 * time.Hour
+
+// warnOfExpiry tells people on stderr that the certificate ends soon. Files that
+// cannot be read are Dial's to report.
+func (a *App) warnOfExpiry(cfg client.Config) {
+	source, err := client.LoadCredentials(cfg)
+	if err != nil {
+		return
+	}
+	until, now := source.NotAfter(), a.Now()
+	switch {
+	case !now.Before(until):
+		a.IO.Notef("the certificate of %s expired at %s; on the hub's machine: %s", source.ID(), Stamp(until), IssueCommand(source.ID().Name))
+	case until.Sub(now) < ExpiryWarning:
+		renew := "meshctl credentials renew"
+		if a.Flags.Context != "" {
+			renew += " --context " + ShellQuote(a.Flags.Context)
+		}
+		a.IO.Notef("the certificate of %s expires at %s; renew it with: %s", source.ID(), Stamp(until), renew)
+	}
+}
+
+// IssueCommand is what gives an operator a certificate when theirs has expired.
+func IssueCommand(operator string) string {
+	return "meshhub credentials issue --config DIR/meshhub.yaml --operator " + ShellQuote(operator) + " --out NEWDIR"
+}
+
+// Stamp writes a time for people, in UTC.
+func Stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // Target says which hub and credentials to use: each from its flag, else its
 // environment variable, else the chosen context.
