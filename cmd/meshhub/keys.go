@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/keyring"
 	"github.com/meshkit/meshkit/pkg/sign"
 	"github.com/meshkit/meshkit/pkg/trust"
 	"github.com/meshkit/meshkit/plugins/builtin"
@@ -101,6 +103,8 @@ func newRootKeys() *cobra.Command {
 type rotateOptions struct {
 	data, passphrase, from string
 	keep                   bool
+	newKeyset              bool
+	metadata, hubKeys      string
 	keys, threshold        int
 	years                  int
 }
@@ -112,8 +116,13 @@ func newRootRotate() *cobra.Command {
 		Short: "Make the next root of trust with new root keys",
 		Long: `Rotate makes the root metadata after the newest in DIR/root, signed by the root keys there and by new ones that take
 their place. It needs no hub and no network: run it where the root keys are kept, then hand the file to
-"meshctl trust publish". Agents follow it without a restart. With --keep-keys only the expiry is renewed.`,
-		Example: "  meshhub root rotate --data ./hub\n  meshctl trust publish --root ./hub/root/root-2.json --reason \"yearly rotation\"",
+"meshctl trust publish". Agents follow it without a restart. With --keep-keys only the expiry is renewed.
+
+--new-keyset-key also replaces the key that signs keysets: when it leaked, was lost, or by custom. It needs what
+"meshctl trust show --save" wrote just before, since the present keyset is signed again with the new key, and it puts the new
+key into the hub's keys directory, where a running hub finds it. The old key file stays beside it under another name.
+Publish root and keyset in one call: neither is accepted without the other. Change no hub's key between saving and publishing.`,
+		Example: "  meshhub root rotate --data ./hub\n  meshctl trust publish --root ./hub/root/root-2.json --reason \"yearly rotation\"\n  meshctl trust show --save ./trust\n  meshhub root rotate --data ./hub --new-keyset-key --metadata ./trust",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := required(cmd, "data"); err != nil {
@@ -127,6 +136,9 @@ their place. It needs no hub and no network: run it where the root keys are kept
 	f.StringVar(&o.from, "from", "", "newest root metadata (default: the newest in DIR/root)")
 	f.StringVar(&o.passphrase, "passphrase-file", "", "file with the passphrase that seals the keys")
 	f.BoolVar(&o.keep, "keep-keys", false, "renew the expiry and keep the keys")
+	f.BoolVar(&o.newKeyset, "new-keyset-key", false, "also replace the key that signs keysets; needs --metadata")
+	f.StringVar(&o.metadata, "metadata", "", "directory that meshctl trust show --save wrote, for --new-keyset-key")
+	f.StringVar(&o.hubKeys, "hub-keys", "", "the hub's keys directory, for --new-keyset-key (default: DIR/keys)")
 	f.IntVar(&o.keys, "root-keys", 0, "number of new root keys (default: as many as before)")
 	f.IntVar(&o.threshold, "root-threshold", 0, "root keys needed from then on (default: as before)")
 	f.IntVar(&o.years, "years", 5, "life of the new root, in years")
@@ -136,6 +148,9 @@ their place. It needs no hub and no network: run it where the root keys are kept
 func (o *rotateOptions) run(ctx context.Context, out io.Writer) error {
 	if o.years < 1 || o.years > 20 {
 		return usage(fmt.Errorf("--years %d is not from 1 to 20", o.years))
+	}
+	if o.newKeyset != (o.metadata != "") {
+		return usage(errors.New("--new-keyset-key and --metadata go together; `meshctl trust show --save DIR` writes the metadata"))
 	}
 	dir := filepath.Join(o.data, "root")
 	path, err := o.newest(dir)
@@ -174,15 +189,35 @@ func (o *rotateOptions) run(ctx context.Context, out io.Writer) error {
 		}
 		signers = append(signers, fresh...)
 	}
+	var ks *keysetRotation
+	if o.newKeyset {
+		if ks, err = o.newKeysetRotation(ctx, passphrase, info.Version+1); err != nil {
+			return err
+		}
+		change.AddKeysetKeys, change.RemoveKeysetKeys = []sign.PublicKey{ks.key.Public()}, info.KeysetKeyIDs
+		change.KeysetThreshold = 1
+	}
 	next, err := trust.RotateRoot(prev, change, signers...)
 	if err != nil {
 		return err
 	}
 	target := filepath.Join(dir, rootFile(info.Version+1))
+	publish := "meshctl trust publish --root " + target
+	if ks != nil {
+		if err := ks.install(prev, next, dir); err != nil {
+			return err
+		}
+		publish += " --keyset " + ks.target
+	}
+	// The root comes last: a crash before it leaves a rotation that can be run again.
 	if err := durable.WriteFile(durable.OS, target, next, 0o644); err != nil {
 		return fault.New(fault.CodeIO, "write the root metadata: %w", err)
 	}
-	fmt.Fprintf(out, "Root version %d is in %s, good for %d years.\n\nNext:\n  meshctl trust publish --root %s\n", info.Version+1, target, o.years, target)
+	fmt.Fprintf(out, "Root version %d is in %s, good for %d years.\n\nNext:\n  %s\n", info.Version+1, target, o.years, publish)
+	if ks != nil {
+		fmt.Fprintf(out, "The new keyset key %s is in %s; the hub cannot change the keyset until that is published. The old key, if there was one: %s\n",
+			ks.key.KeyID(), ks.path(keyring.KeysetKey), ks.path(ks.aside()))
+	}
 	if len(fresh) > 0 {
 		fmt.Fprintln(out, "Then keep the new keys offline; once every agent has followed, the old ones can be destroyed:")
 		for _, k := range old {

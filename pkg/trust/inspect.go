@@ -9,3 +9,12 @@ func InspectRoot(data []byte) (RootInfo, error) {
 	}
 	return (&Anchors{roots: []*root{r}}).Root(), nil
 }
+
+// InspectDomain tells for which domain root metadata is made, without trusting it.
+func InspectDomain(data []byte) (string, error) {
+	r, err := parseRoot(data)
+	if err != nil {
+		return "", err
+	}
+	return r.domain, nil
+}
