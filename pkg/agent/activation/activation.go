@@ -21,6 +21,8 @@
 //   - At most one of Validate, Persist and Activate is outstanding.
 //   - Activate is never emitted for content that was not verified, nor forward for
 //     content whose point was not persisted as Highest before.
+//   - Nothing is made durable between the Persist of a version and its Activate that
+//     says that another version is active.
 //   - Highest never goes down. Content below it is activated only as a stored
 //     generation: at a start, after a failure, or because an operator said so.
 //   - A digest that was reverted for doing harm is not activated again until an

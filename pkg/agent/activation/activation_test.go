@@ -470,3 +470,54 @@ func TestAHookThatFailsAtAStartDoesNotTakeKeptContentAway(t *testing.T) {
 	r.wantActive(point(2, 2))
 	r.wantPhase(Degraded)
 }
+
+// TestNothingOlderIsRememberedBetweenPersistAndActivate has the state of the version
+// before asked for while that of the next is being written: written behind it, it
+// would hide the crashes of the next one's probation.
+func TestNothingOlderIsRememberedBetweenPersistAndActivate(t *testing.T) {
+	failed := &Reason{Code: fault.CodeLKGWrite, Message: "full"}
+	for name, events := range map[string][]Event{
+		"a new statement":        {Vouched{}},
+		"the retry of a failure": {Remembered{failed}, Tick{}},
+	} {
+		for outcome, why := range map[string]*Reason{"written": nil, "not written": failed} {
+			t.Run(name+", "+outcome, func(t *testing.T) {
+				r := kept(t)
+				now := r.now
+				m, effects := r.m.Step(offer(point(3, 3)), now)
+				m, effects = m.Step(Validated{Flight: effects[0].(Validate).Flight}, now)
+				flight := effects[0].(Persist).Flight
+				for _, ev := range events {
+					now = now.Add(6 * time.Second)
+					m, effects = m.Step(ev, now)
+					if len(effects) > 0 {
+						t.Fatalf("%T: %v while the next state is being written", ev, names(effects))
+					}
+				}
+				m, effects = m.Step(Persisted{Flight: flight, Reason: why}, now)
+				last, ok := effects[len(effects)-1].(Remember)
+				if !ok {
+					t.Fatalf("effects %v, want what was put off at the end", names(effects))
+				}
+				active, _ := m.Active()
+				if got := last.Durable.Generations[0].Point; got != active.Point || last.Durable.Running != (why == nil) {
+					t.Fatalf("remembered that version %d is active, running %t, while version %d is", got.Version, last.Durable.Running, active.Version)
+				}
+			})
+		}
+	}
+}
+
+// TestGoingBackIsWrittenWhenTheDiskLetsIt fails the write of a way back, which goes
+// ahead all the same, and lets no other event come.
+func TestGoingBackIsWrittenWhenTheDiskLetsIt(t *testing.T) {
+	r := kept(t)
+	r.activate[point(3, 3)] = &Reason{Code: fault.CodeActivationFailed, Message: "no"}
+	r.persist[point(2, 2)] = &Reason{Code: fault.CodeLKGWrite, Message: "full"}
+	r.do(offer(point(3, 3)))
+	r.wantActive(point(2, 2))
+	r.pass(6 * time.Second)
+	if _, bad := r.stored.quarantined(point(3, 3).Digest); !bad || r.stored.Generations[0].Point != point(2, 2) {
+		t.Fatalf("stored is that version %d is active, quarantine %v", r.stored.Generations[0].Version, r.stored.Quarantine)
+	}
+}

@@ -77,7 +77,8 @@ type Machine struct {
 	held    *Candidate // newest verified content, waiting for the pin to go
 	retry   *Candidate // could not be made durable
 	retryAt time.Time
-	unsaved bool    // a Remember failed, and nothing was made durable since
+	unsaved bool    // a write failed, and nothing was made durable since
+	owed    bool    // a Remember waits for the outcome of a Persist; see remember
 	waiting []Event // operator's commands, waiting for the flight to end
 	watch   watch
 
@@ -114,6 +115,9 @@ type step struct {
 func (m Machine) Step(ev Event, now time.Time) (Machine, []Effect) {
 	s := &step{Machine: m, now: now}
 	s.dispatch(ev)
+	if s.owed {
+		s.remember()
+	}
 	s.advance()
 	return s.Machine, s.effects
 }
@@ -178,10 +182,20 @@ func (s *step) dispatch(ev Event) {
 	}
 }
 
-// remember has the present state made durable.
+// remember has the present state made durable. While a Persist is outstanding it
+// waits for the outcome: the present state is that of the version before, and
+// written behind the Persist it would stay on disk all through the probation of the
+// new one, whose crashes would then not be counted. The flight's next state cannot
+// be written in its place, because it is none if the Persist fails. Once the outcome
+// is known the present state is right again, before Activate has ended as well.
+//
+// A stop does not wait: nobody hears the outcome, and the new version is not activated.
 func (s *step) remember() {
+	s.owed = s.flight != nil && s.flight.stage == persisting && !s.stopping
 	s.unsaved = false
-	s.emit(Remember{s.d})
+	if !s.owed {
+		s.emit(Remember{s.d})
+	}
 }
 
 func (s *step) awaits(id uint64, at stage) bool {
@@ -426,11 +440,11 @@ func (s *step) persisted(why *Reason) {
 			s.refuse(c.Point, *why)
 			return
 		}
-		// Going back, or an operator's word, does not wait for a disk.
+		// Going back, or an operator's word, does not wait for a disk: it is
+		// written when the disk lets it.
+		s.retryAt = s.now.Add(s.cfg.RetryPersist)
 	}
-	if why == nil {
-		s.unsaved = false
-	}
+	s.unsaved = why != nil
 	from, _ := s.d.Active()
 	f := s.proceed(func(f *flight) { f.stage = activating })
 	s.d = f.next

@@ -20,7 +20,9 @@ type world struct {
 	open     []Effect // Validate, Persist, Activate that were not answered yet
 	checks   []CheckHealth
 	memos    []Remember
+	ahead    int // how many of memos were queued before what is open
 	stored   Durable
+	unstored bool // the last Persist failed
 	verified map[Point]bool
 	highest  Point   // highest that was ever persisted
 	before   Durable // state before the persist that is outstanding or was last
@@ -76,6 +78,7 @@ func (w *world) outstanding(ev Event, e Effect) {
 		w.t.Fatalf("%T: %T while %T is outstanding", ev, e, w.open[0])
 	}
 	w.open = append(w.open, e)
+	w.ahead = len(w.memos)
 }
 
 // activate holds one activation to the promises.
@@ -119,6 +122,7 @@ func (w *world) answer() {
 	if len(w.open) == 0 {
 		return
 	}
+	w.flush() // the runtime carries out one thing after the other
 	e := w.open[0]
 	w.open = nil
 	var why *Reason
@@ -129,12 +133,13 @@ func (w *world) answer() {
 	case Validate:
 		w.step(Validated{e.Flight, why})
 	case Persist:
-		w.flush()
+		w.unstored = why != nil
 		if why == nil {
 			w.persisted(e.Durable)
 		}
 		w.step(Persisted{e.Flight, why})
 	case Activate:
+		w.durableSays(e)
 		if why == nil || e.Regardless {
 			w.given = e.Point
 		}
@@ -142,17 +147,43 @@ func (w *world) answer() {
 	}
 }
 
-// flush carries out the memos so far: the runtime keeps their order with Persist.
+// durableSays checks, when a version is activated, that a crash from here on finds
+// this version on disk: as active, and as running if it is new, so that the crash is
+// counted against it. At a start the disk says what it said before; and going back
+// does not wait for a disk.
+func (w *world) durableSays(e Activate) {
+	f := w.m.flight
+	if f.purpose == restore || w.unstored {
+		return
+	}
+	if active, _ := w.stored.Active(); active.Point != e.Point {
+		w.t.Fatalf("activates %+v, and durable is that %+v is active", e.Point, active.Point)
+	}
+	if f.purpose == forward && !w.stored.Running {
+		w.t.Fatalf("activates %+v, and durable is that it does not run", e.Point)
+	}
+}
+
+// flush carries out the memos that nothing open is in the way of.
 func (w *world) flush() {
-	for _, m := range w.memos {
+	n := len(w.memos)
+	if len(w.open) > 0 {
+		n = w.ahead
+	}
+	due := w.memos[:n]
+	w.memos, w.ahead = w.memos[n:], 0
+	for _, m := range due {
+		if rapid.IntRange(0, 3).Draw(w.t, "forgets") == 0 {
+			w.step(Remembered{&Reason{Code: fault.CodeLKGWrite, Message: "full"}})
+			continue
+		}
 		w.persisted(m.Durable)
 	}
-	w.memos = nil
 }
 
 // crash starts over from the store; memos that were not carried out are lost.
 func (w *world) crash() {
-	w.open, w.checks, w.memos = nil, nil, nil
+	w.open, w.checks, w.memos, w.ahead = nil, nil, nil, 0
 	w.commands = make(map[uint64]bool)
 	w.m = New(w.m.cfg)
 	if w.stored.Highest.Compare(w.highest) < 0 {
@@ -226,6 +257,7 @@ func TestPromisesHoldWhateverHappens(t *testing.T) {
 			"health":  func(*rapid.T) { w.health() },
 			"command": func(*rapid.T) { w.command() },
 			"fresh":   func(*rapid.T) { w.fresh() },
+			"vouched": func(*rapid.T) { w.step(Vouched{}) },
 			"lost":    func(*rapid.T) { w.step(DataPlaneLost{}) },
 			"refused": func(*rapid.T) { w.step(Refused{Point{Version: 3}, Reason{Code: fault.CodeInternal}}) },
 			"nack": func(*rapid.T) {
