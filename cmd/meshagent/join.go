@@ -60,7 +60,7 @@ machine can see --token in the list of processes while the command runs.`,
 	f.StringVar(&r.Pin, "ca-pin", "", "pin of the domain's CA, sha256:…")
 	f.StringVar(&r.Dir, "data", "", "directory for identity, trust and last-known-good")
 	f.StringVar(&r.Node, "node", "", "name of this node (default: the host's name)")
-	f.StringVar(&r.Listen, "listen", "127.0.0.1:0", "address that re-serves configuration over mutual TLS; empty: none")
+	f.StringVar(&r.Listen, "listen", "127.0.0.1:0", "loopback address that re-serves configuration over mutual TLS; empty: none")
 	f.StringVar(&r.Metrics, "metrics", "127.0.0.1:0", "address of /metrics, /healthz and /readyz; empty: none")
 	f.StringVar(&r.Socket, "socket", "", "Unix socket (default DIR/agent.sock)")
 	f.DurationVar(&r.Timeout, "timeout", join.DefaultTimeout, "give up after this long")

@@ -23,6 +23,10 @@ func TestExitCodesAndReasons(t *testing.T) {
 	if err := os.WriteFile(broken, []byte("domain: eu\nnode: n1\nhubs: [\"h:1\"]\ntrustPin: x\nprobaton: {}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	open := filepath.Join(dir, "open.yaml")
+	if err := os.WriteFile(open, []byte("domain: eu\nnode: n1\nhubs: [\"h:1\"]\ntrustPin: x\nlisten: 0.0.0.0:7000\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	pin := "sha256:" + strings.Repeat("0", 64)
 	for _, c := range []struct {
 		name string
@@ -39,6 +43,8 @@ func TestExitCodesAndReasons(t *testing.T) {
 		{"join with a bad node name", []string{"join", "--hub", "h:1", "--token", "t", "--ca-pin", pin, "--data", filepath.Join(dir, "b"), "--node", "N 1"}, 65, "node name"},
 		{"run before join", []string{"run", "--config", filepath.Join(dir, "none.yaml")}, 5, "meshagent join"},
 		{"run with a misspelt setting", []string{"run", "--config", broken}, 65, "broken.yaml:5:1"},
+		{"run on an address that others reach", []string{"run", "--config", open}, 65, "open.yaml:5:9: listen: \"0.0.0.0:7000\" is not a loopback address"},
+		{"join with an address that others reach", []string{"join", "--hub", "h:1", "--token", "t", "--ca-pin", pin, "--data", filepath.Join(dir, "c"), "--node", "n1", "--listen", ":7000"}, 65, "is not a loopback address"},
 		{"status of no agent", []string{"status", "--socket", filepath.Join(dir, "none.sock")}, 1, "meshagent run"},
 		{"fleet of none", []string{"fleet", "--hub", "h:1", "--ca-pin", pin, "--data", dir, "--count", "0"}, 65, "1 to"},
 	} {

@@ -56,7 +56,7 @@ hub. SIGTERM and SIGINT stop it cleanly within five seconds.`,
 	f := c.Flags()
 	f.StringVar(&config, "config", "", "configuration file that join wrote")
 	f.StringVar(&ready, "ready-file", "", "write the addresses as JSON here once the agent serves")
-	f.StringVar(&override.Listen, "listen", "", "override listen")
+	f.StringVar(&override.Listen, "listen", "", "override listen, with another loopback address")
 	f.StringVar(&override.Metrics, "metrics", "", "override metrics")
 	f.StringVar(&override.Log.Format, "log-format", "", "override log.format: text or json")
 	f.StringVar(&override.Log.Level, "log-level", "", "override log.level: debug, info, warn or error")

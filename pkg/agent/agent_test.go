@@ -149,8 +149,8 @@ func TestChangesArriveAndSurviveTheLossOfEveryHub(t *testing.T) {
 	if got := follow(t, "unix:"+a.endpoints.Socket, local.NewCredentials(), "proxy").await(t, 2); len(got) != 2 {
 		t.Fatalf("the socket serves %d resources", len(got))
 	}
-	client := credentials.NewTLS(mtls.ClientConfig(h.ca.source(identity.Node, "other"), func(identity.ID) error { return nil }))
-	if got := follow(t, a.endpoints.Listen, client, "other").await(t, 2); len(got) != 2 {
+	client := credentials.NewTLS(mtls.ClientConfig(h.ca.source(identity.Node, "n1"), func(identity.ID) error { return nil }))
+	if got := follow(t, a.endpoints.Listen, client, "n1").await(t, 2); len(got) != 2 {
 		t.Fatalf("the port serves %d resources", len(got))
 	}
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/meshkit/meshkit/pkg/agent/local"
 	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
@@ -30,7 +31,7 @@ type Config struct {
 
 	Data    string `json:"data,omitempty" default:"." doc:"Directory of identity, trust and last-known-good."`
 	Socket  string `json:"socket,omitempty" default:"agent.sock" doc:"Unix socket for local processes and for meshagent's own commands."`
-	Listen  string `json:"listen,omitempty" doc:"Address that re-serves configuration over mutual TLS; empty: none."`
+	Listen  string `json:"listen,omitempty" doc:"Loopback address that re-serves configuration over mutual TLS, to processes with this node's certificate; empty: none."`
 	Metrics string `json:"metrics,omitempty" doc:"Address of /metrics, /healthz and /readyz over TLS; empty: none."`
 
 	Labels    map[string]string `json:"labels,omitempty" doc:"Labels to show on the hub beside the ones bound to the identity. Never trusted."`
@@ -165,12 +166,14 @@ func (c *Config) check() (field, remedy string, err error) {
 			return fmt.Sprintf("hubs[%d]", i), "write host:port", err
 		}
 	}
-	for field, addr := range map[string]string{"listen": c.Listen, "metrics": c.Metrics} {
-		if addr == "" {
-			continue
+	if c.Listen != "" {
+		if err := local.CheckListen(c.Listen); err != nil {
+			return "listen", local.ListenRemedy, err
 		}
-		if _, _, err := net.SplitHostPort(addr); err != nil {
-			return field, "write host:port", err
+	}
+	if c.Metrics != "" {
+		if _, _, err := net.SplitHostPort(c.Metrics); err != nil {
+			return "metrics", "write host:port", err
 		}
 	}
 	if len(c.Bundle.Hook) > 0 && c.Bundle.Path == "" {

@@ -43,6 +43,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/meshkit/meshkit/pkg/agent"
+	"github.com/meshkit/meshkit/pkg/agent/local"
 	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
 	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/durable"
@@ -136,6 +137,12 @@ func Join(ctx context.Context, r Request) (*Result, error) {
 }
 
 func (r Request) check() error {
+	if r.Listen != "" {
+		// Before the token is spent: the agent would not start with it.
+		if err := local.CheckListen(r.Listen); err != nil {
+			return err
+		}
+	}
 	if _, _, err := net.SplitHostPort(r.Hub); err != nil {
 		return fault.New(fault.CodeJoinArguments, "hub address %q is not host:port", r.Hub)
 	}

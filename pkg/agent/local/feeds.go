@@ -130,10 +130,10 @@ func (f *Feeds) store(o distribution.Offer) {
 	}
 }
 
-// Attach implements distribution.Backend. Who came with another node's certificate
-// only reads: what they say of the content is their own node's matter.
-func (f *Feeds) Attach(_ context.Context, p distribution.Peer, _ *controlv1.Hello, wake func()) (distribution.Session, error) {
-	s := &session{feeds: f, wake: wake, heard: p.ID.IsZero() || p.ID.Name == f.cfg.Node}
+// Attach implements distribution.Backend. All that come this far are processes of
+// this node.
+func (f *Feeds) Attach(_ context.Context, _ distribution.Peer, _ *controlv1.Hello, wake func()) (distribution.Session, error) {
+	s := &session{feeds: f, wake: wake}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sessions[s] = struct{}{}
@@ -151,7 +151,6 @@ func (f *Feeds) Sessions() int {
 type session struct {
 	feeds *Feeds
 	wake  func()
-	heard bool                        // a process of this node
 	acked atomic.Pointer[digest.Hash] // newest content that it has
 }
 
@@ -167,8 +166,8 @@ func (s *session) Acked(a *controlv1.Ack) {
 
 // Nacked implements distribution.Session.
 func (s *session) Nacked(n *controlv1.Nack) {
-	if n.GetResync() || !s.heard {
-		return // only asks for a snapshot, or has no say here
+	if n.GetResync() {
+		return // only asks for a snapshot
 	}
 	s.feeds.cfg.Nacked(n.GetEpoch(), n.GetVersion(), n.GetCode()+" "+n.GetMessage())
 }
@@ -182,7 +181,7 @@ func (s *session) Close(cause error) {
 	delete(s.feeds.sessions, s)
 	s.feeds.mu.Unlock()
 	had := s.acked.Load()
-	if feed := s.feeds.offer.Load().Feed; cause != nil && s.heard && had != nil && feed != nil {
+	if feed := s.feeds.offer.Load().Feed; cause != nil && had != nil && feed != nil {
 		if v, ok := feed.Current(); ok && v.Trie.Root() == *had {
 			s.feeds.cfg.Lost()
 		}

@@ -2,11 +2,13 @@
 // and operators of the node, and a loopback port for processes with a certificate.
 //
 //	socket    ControlService, AgentService    mode 0600; only the agent's user and root
-//	port      ControlService                  mutual TLS 1.3; node certificates of the domain
+//	port      ControlService                  mutual TLS 1.3; this node's certificate
 //
-// On the port, a process with this node's certificate has the same say as one on the
-// socket: its refusal of a version, or the loss of its stream, may take the version
-// back. One with another node's certificate reads, and nothing that it does counts.
+// The port is a loopback one, and nobody comes in with another certificate: a node's
+// view is that node's. Its agent asks no hub whether another node was forgotten in
+// the meantime, nor which scope it is in. A process that comes in has the same say as
+// one on the socket: its refusal of a version, or the loss of its stream, may take
+// the version back.
 //
 // ControlService re-serves what is active, with the hub's own signatures, as
 // snapshots and deltas: local processes verify for themselves, and keep being
@@ -34,6 +36,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
 	"github.com/meshkit/meshkit/pkg/run"
 	"github.com/meshkit/meshkit/pkg/wire"
@@ -65,7 +68,8 @@ type Commands interface {
 type Config struct {
 	// Socket is the path of the Unix socket.
 	Socket string
-	// Listen is the address of the mutual TLS port; empty: none.
+	// Listen is the address of the mutual TLS port, which CheckListen must let
+	// pass; empty: none.
 	Listen string
 	Source *mtls.Source
 	Feeds  *Feeds
@@ -91,10 +95,10 @@ func Listen(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	if cfg.Listen != "" {
-		tcp, err := net.Listen("tcp", cfg.Listen)
+		tcp, err := listenLoopback(cfg.Listen)
 		if err != nil {
 			_ = s.unix.Close()
-			return nil, fault.New(fault.CodeIO, "listen on %s: %w", cfg.Listen, err)
+			return nil, err
 		}
 		s.tcp = tcp
 	}
@@ -145,7 +149,7 @@ func (s *Server) register() error {
 	}
 	tlsConfig := mtls.ServerConfig(s.cfg.Source, mtls.ServerOptions{})
 	s.onTCP = grpc.NewServer(append(base, grpc.Creds(credentials.NewTLS(tlsConfig)))...)
-	return s.serveControl(s.onTCP, nil)
+	return s.serveControl(s.onTCP, s.ownPeer)
 }
 
 func (s *Server) serveControl(on *grpc.Server, identify func(context.Context) (distribution.Peer, error)) error {
@@ -163,6 +167,17 @@ func (s *Server) serveControl(on *grpc.Server, identify func(context.Context) (d
 // localPeer describes a process whose user the handshake has checked.
 func localPeer(ctx context.Context) (distribution.Peer, error) {
 	return distribution.Peer{Address: "local"}, nil
+}
+
+// ownPeer describes a process with this node's certificate, and turns others away.
+func (s *Server) ownPeer(ctx context.Context) (distribution.Peer, error) {
+	id, ok := mtls.PeerID(ctx)
+	node := s.cfg.Feeds.cfg.Node
+	if !ok || id.Kind != identity.Node || id.Name != node {
+		return distribution.Peer{}, fault.New(fault.CodeDenied, "the agent of node %s serves only processes with that node's certificate", node).
+			WithRemedy("Use tls/node.pem and tls/node.key of this node's data directory, or the agent's Unix socket; other nodes get their content from a hub.")
+	}
+	return distribution.Peer{ID: id, Address: "loopback"}, nil
 }
 
 // Address is where the mutual TLS port listens; empty without one.
