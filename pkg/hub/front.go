@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
@@ -17,10 +18,12 @@ import (
 	"github.com/meshkit/meshkit/pkg/mtls"
 )
 
-// Bounds of connections that have not proven anything yet.
+// Bounds of connections that have not proven anything yet; see room for who gives
+// way when they are reached.
 const (
 	handshakeTime    = 10 * time.Second
-	maxHandshakes    = 512
+	maxSilentConns   = 1024 // nothing heard from them yet
+	maxHandshakes    = 512  // heard from, and not done
 	maxStrangerConns = 1024
 )
 
@@ -32,7 +35,8 @@ const (
 type front struct {
 	config                  *tls.Config
 	known, nodes, strangers door
-	slots                   chan struct{}
+	silent, handshakes      *room // connections on their way to a door
+	evicted                 *prometheus.CounterVec
 }
 
 // door is a gRPC server and the connections on their way to it.
@@ -44,11 +48,19 @@ type door struct {
 func newFront(config *tls.Config, known, nodes, strangers *grpc.Server) *front {
 	config = config.Clone()
 	config.NextProtos = []string{"h2"}
+	evicted := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "meshkit_connections_evicted_total", Help: "Connections that had proven nothing yet, closed to make room for others, by stage: silent (no byte came), handshake (not done), stranger (no certificate).",
+	}, []string{"stage"})
 	return &front{
-		config: config, slots: make(chan struct{}, maxHandshakes),
-		known: door{known, newHandoff(0)}, nodes: door{nodes, newHandoff(0)}, strangers: door{strangers, newHandoff(maxStrangerConns)},
+		config: config, evicted: evicted,
+		silent: newRoom(maxSilentConns, evicted.WithLabelValues("silent")), handshakes: newRoom(maxHandshakes, evicted.WithLabelValues("handshake")),
+		known: door{known, newHandoff(nil)}, nodes: door{nodes, newHandoff(nil)},
+		strangers: door{strangers, newHandoff(newRoom(maxStrangerConns, evicted.WithLabelValues("stranger")))},
 	}
 }
+
+// collectors gives the front's metrics.
+func (f *front) collectors() []prometheus.Collector { return []prometheus.Collector{f.evicted} }
 
 func (f *front) doors() []door { return []door{f.known, f.nodes, f.strangers} }
 
@@ -94,16 +106,8 @@ func (f *front) serve(l net.Listener, log *slog.Logger) error {
 			continue
 		}
 		pause = 5 * time.Millisecond
-		select {
-		case f.slots <- struct{}{}:
-		case <-ctx.Done():
-			_ = conn.Close()
-			continue
-		}
-		wg.Go(func() {
-			defer func() { <-f.slots }()
-			f.admit(ctx, conn, log)
-		})
+		c := &caller{Conn: conn, next: f.handshakes, leave: f.silent.enter(conn)}
+		wg.Go(func() { f.admit(ctx, c, log) })
 	}
 	f.shut()
 	wg.Wait()
@@ -111,11 +115,13 @@ func (f *front) serve(l net.Listener, log *slog.Logger) error {
 }
 
 // admit does the handshake of one connection and hands it on.
-func (f *front) admit(ctx context.Context, raw net.Conn, log *slog.Logger) {
+func (f *front) admit(ctx context.Context, raw *caller, log *slog.Logger) {
 	conn := tls.Server(raw, f.config)
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
-	if err := conn.HandshakeContext(ctx); err != nil {
+	err := conn.HandshakeContext(ctx)
+	raw.leave()
+	if err != nil {
 		log.Debug("handshake failed", "peer", raw.RemoteAddr().String(), "code", string(fault.CodeOf(err)), "err", err)
 		_ = raw.Close()
 		return
@@ -123,6 +129,28 @@ func (f *front) admit(ctx context.Context, raw net.Conn, log *slog.Logger) {
 	if !f.doorFor(conn).in.put(conn) {
 		_ = conn.Close()
 	}
+}
+
+// caller is a connection whose handshake is not done. With its first bytes it moves
+// to the next room: there, those who never say anything cannot push it out, however
+// fast they come back. The goroutine of the handshake owns its fields; after the
+// handshake they do not change.
+type caller struct {
+	net.Conn
+	heard bool
+	next  *room
+	leave func() // the room that it is in
+}
+
+// Read implements net.Conn.
+func (c *caller) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && !c.heard {
+		c.heard = true
+		c.leave()
+		c.leave = c.next.enter(c.Conn)
+	}
+	return n, err
 }
 
 // doorFor tells which server a caller may reach.
@@ -157,38 +185,33 @@ func (f *front) close(grace time.Duration) {
 	}
 }
 
-// handoff is a listener of connections whose handshake is done. limit bounds those
-// that are open at once; 0: no bound of its own.
+// handoff is a listener of connections whose handshake is done. room bounds those
+// that are open at once; nil: no bound of its own.
 type handoff struct {
 	addr  net.Addr
 	conns chan net.Conn
 	done  chan struct{}
 	once  sync.Once
-	open  chan struct{} // a token for each open connection; nil: unbounded
+	room  *room
 }
 
-func newHandoff(limit int) *handoff {
-	h := &handoff{conns: make(chan net.Conn), done: make(chan struct{})}
-	if limit > 0 {
-		h.open = make(chan struct{}, limit)
-	}
-	return h
+func newHandoff(r *room) *handoff {
+	return &handoff{conns: make(chan net.Conn), done: make(chan struct{}), room: r}
 }
 
+// put waits for the server to take the connection; false: it takes no more, and
+// the caller closes what it has.
 func (h *handoff) put(c *tls.Conn) bool {
-	conn := net.Conn(c)
-	if h.open != nil {
-		select {
-		case h.open <- struct{}{}:
-		default:
-			return false
-		}
-		conn = &counted{Conn: c, release: sync.OnceFunc(func() { <-h.open })}
+	conn, leave := net.Conn(c), func() {}
+	if h.room != nil {
+		leave = h.room.enter(c.NetConn())
+		conn = &counted{Conn: c, leave: leave}
 	}
 	select {
 	case h.conns <- conn:
 		return true
 	case <-h.done:
+		leave()
 		return false
 	}
 }
@@ -224,12 +247,12 @@ func (h *handoff) closed() bool {
 // counted gives its place back when it is closed.
 type counted struct {
 	*tls.Conn
-	release func()
+	leave func()
 }
 
 // Close implements net.Conn.
 func (c *counted) Close() error {
-	c.release()
+	c.leave()
 	return c.Conn.Close()
 }
 

@@ -132,7 +132,7 @@ func (h *Hub) observe(dist *distribution.Metrics) {
 		})
 	}
 	h.opt.Registry.MustRegister(
-		collectors(dist.Collectors()), collectors(h.fleet.Collectors()), collectors(h.views.Collectors()),
+		collectors(dist.Collectors()), collectors(h.fleet.Collectors()), collectors(h.views.Collectors()), collectors(h.front.collectors()),
 		gauge("meshkit_log_seq", "Sequence number of the newest log entry that this hub follows.", func(c *replica.Current) float64 { return float64(c.State.Seq()) }),
 		gauge("meshkit_config_seq", "Config sequence: the newest version.", func(c *replica.Current) float64 { return float64(c.State.ConfigSeq()) }),
 		gauge("meshkit_resources", "Resources in the domain.", func(c *replica.Current) float64 { return float64(c.State.Len()) }),
