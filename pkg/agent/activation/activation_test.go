@@ -521,3 +521,49 @@ func TestGoingBackIsWrittenWhenTheDiskLetsIt(t *testing.T) {
 		t.Fatalf("stored is that version %d is active, quarantine %v", r.stored.Generations[0].Version, r.stored.Quarantine)
 	}
 }
+
+// TestADataPlaneThatRefusesAtOnceIsHeard has the refusal of a version come before
+// its activation is known to have ended, and while a newer one is on its way.
+func TestADataPlaneThatRefusesAtOnceIsHeard(t *testing.T) {
+	refused := DataPlaneNack{Epoch: 1, Version: 3, Message: "cannot bind"}
+	activating := func(t *testing.T) (Machine, uint64, time.Time) {
+		r := kept(t)
+		m, effects := r.m.Step(offer(point(3, 3)), r.now)
+		m, effects = m.Step(Validated{Flight: effects[0].(Validate).Flight}, r.now)
+		m, effects = m.Step(Persisted{Flight: effects[0].(Persist).Flight}, r.now)
+		for _, e := range effects {
+			if a, ok := e.(Activate); ok {
+				return m, a.Flight, r.now
+			}
+		}
+		t.Fatalf("effects %v, want an activation", names(effects))
+		panic("unreachable")
+	}
+	goesBack := func(t *testing.T, effects []Effect) {
+		t.Helper()
+		for _, e := range effects {
+			if p, ok := e.(Persist); ok && p.Durable.Generations[0].Point == point(2, 2) {
+				return
+			}
+		}
+		t.Fatalf("effects %v: the version that the data plane refused stays", names(effects))
+	}
+	t.Run("before the activation has ended", func(t *testing.T) {
+		m, flight, now := activating(t)
+		m, effects := m.Step(refused, now)
+		if len(effects) > 0 {
+			t.Fatalf("effects %v while it is being activated", names(effects))
+		}
+		_, effects = m.Step(Activated{Flight: flight}, now)
+		goesBack(t, effects)
+	})
+	t.Run("while a newer version is on its way", func(t *testing.T) {
+		m, flight, now := activating(t)
+		m, _ = m.Step(Activated{Flight: flight}, now)
+		m, effects := m.Step(offer(point(4, 4)), now)
+		next := effects[0].(Validate).Flight
+		m, _ = m.Step(refused, now)
+		_, effects = m.Step(Validated{Flight: next, Reason: &Reason{Code: fault.CodeValidateCommand, Message: "no"}}, now)
+		goesBack(t, effects)
+	})
+}

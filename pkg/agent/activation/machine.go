@@ -56,6 +56,12 @@ type watch struct {
 
 func (w watch) on() bool { return !w.until.IsZero() }
 
+// objection is what a data plane said of a version.
+type objection struct {
+	point Point
+	why   Reason
+}
+
 // Refusal is the newest version that was not kept, and why.
 type Refusal struct {
 	Point  Point
@@ -81,6 +87,9 @@ type Machine struct {
 	owed    bool    // a Remember waits for the outcome of a Persist; see remember
 	waiting []Event // operator's commands, waiting for the flight to end
 	watch   watch
+	// objection is a data plane's refusal of the active version that came while a
+	// flight was under way; it counts when the flight has ended.
+	objection *objection
 
 	refusal   *Refusal
 	message   string
@@ -118,6 +127,7 @@ func (m Machine) Step(ev Event, now time.Time) (Machine, []Effect) {
 	if s.owed {
 		s.remember()
 	}
+	s.object()
 	s.advance()
 	return s.Machine, s.effects
 }

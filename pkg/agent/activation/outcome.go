@@ -177,11 +177,29 @@ func (s *step) dataPlaneNack(ev DataPlaneNack) {
 		return
 	}
 	why := Reason{Code: fault.CodeDataPlaneRefused, Message: "a local data plane refused the content: " + ev.Message}
-	if !s.watch.on() {
+	switch {
+	case s.flight != nil && (s.watch.on() || s.flight.stage == activating):
+		// It may have been served a moment ago, before its probation has begun here; or a
+		// newer version is on its way, which may not get there.
+		s.objection = &objection{active.Point, why}
+	case !s.watch.on():
 		s.message = why.Message
+	default:
+		s.harm(why)
+	}
+}
+
+// object acts on an objection once no flight is under way, if it is still of the
+// active version.
+func (s *step) object() {
+	if s.objection == nil || s.flight != nil {
 		return
 	}
-	s.harm(why)
+	o := *s.objection
+	s.objection = nil
+	if active, ok := s.d.Active(); ok && active.Point == o.point {
+		s.harm(o.why)
+	}
 }
 
 func (s *step) dataPlaneLost() {
