@@ -182,13 +182,17 @@ func leftBehind(entries []os.DirEntry) bool {
 	return true
 }
 
-// remedyFor says what to do about a directory without a configuration. One with a
-// store may be a hub whose configuration was lost: its store must not be.
+// remedyFor says what to do about a directory without a configuration. It may be the
+// wrong one, or that of a hub whose configuration was lost, so nothing is to be removed.
 func remedyFor(dir string) string {
-	if _, err := os.Stat(filepath.Join(dir, "store.db")); err != nil {
-		return fmt.Sprintf("Remove %s and run `meshhub init --domain NAME --data %s`.", dir, dir)
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) == 0 || !leftBehind(entries) {
+		return "Check the path. `meshhub init --domain NAME --data DIR` makes a new hub with its configuration in DIR."
 	}
-	return fmt.Sprintf("If no hub ever ran there, remove %s and run `meshhub init --domain NAME --data %s`. If one did, its domain is in store.db: restore %s from a backup, or write it again (docs/runbooks/hub.md).", dir, dir, configName)
+	if _, err := os.Stat(filepath.Join(dir, "store.db")); err != nil {
+		return fmt.Sprintf("If this is what an interrupted `meshhub init` left, move %s away and run `meshhub init --domain NAME --data %s`.", dir, dir)
+	}
+	return fmt.Sprintf("If no hub ever ran there, move %s away and run `meshhub init --domain NAME --data %s`. If one did, its domain is in store.db: restore %s from a backup, or write it again (docs/runbooks/hub.md).", dir, dir, configName)
 }
 
 // clearDir takes back what init made in a directory that was empty or absent.

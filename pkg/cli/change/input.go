@@ -49,6 +49,7 @@ func Load(stdin io.Reader, paths []string) (*Input, error) {
 	limits := resource.DefaultLimits()
 	in := &Input{}
 	left := int64(limits.RequestBytes)
+	seen := make(map[string]bool)
 	for _, path := range paths {
 		files := []string{path}
 		if path != "-" {
@@ -58,6 +59,10 @@ func Load(stdin io.Reader, paths []string) (*Input, error) {
 			}
 		}
 		for _, file := range files {
+			if seen[filepath.Clean(file)] {
+				continue // named twice, or below a directory that is named as well
+			}
+			seen[filepath.Clean(file)] = true
 			name, data, err := readInput(stdin, file, left)
 			if err != nil {
 				return nil, err
@@ -109,7 +114,10 @@ func expand(path string) ([]string, error) {
 			return nil
 		}
 		if ext := filepath.Ext(p); !hidden && (ext == ".yaml" || ext == ".yml" || ext == ".json") {
-			files = append(files, p)
+			// A pipe or device, met on the way and not asked for, might never end.
+			if info, err := os.Stat(p); err != nil || info.Mode().IsRegular() {
+				files = append(files, p) // reading tells what is wrong with it
+			}
 		}
 		return nil
 	})

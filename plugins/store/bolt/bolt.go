@@ -81,7 +81,8 @@ type Options struct {
 type File struct {
 	path string
 	db   *bbolt.DB
-	fd   *os.File // bbolt's own; closed with db
+	fd   *os.File    // bbolt's own; closed with db
+	info os.FileInfo // of fd, when it was opened
 	// closed ends what waits.
 	closed chan struct{}
 	// panicked is set when bbolt did: its own locks may then be held for ever.
@@ -185,6 +186,7 @@ func (f *File) openFile(flag int, perm fs.FileMode, timeout time.Duration) error
 	if err != nil {
 		return err
 	}
+	f.info = info
 	if err := checkFile(fd, info.Size()); err != nil {
 		return fault.New(fault.CodeCorrupt, "store %s is damaged: %w", f.path, err)
 	}

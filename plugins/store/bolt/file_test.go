@@ -377,3 +377,43 @@ func TestCloseDoesNotWaitForEverForAHungTransaction(t *testing.T) {
 	}
 	g.Close()
 }
+
+// What is written to a file that has no name any more would be acknowledged, and gone
+// with the process.
+func TestAFileThatWasTakenAwayTakesNoWrites(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	f := mustOpen(t, path)
+	d := mustDomain(t, f, "eu-west")
+	lease, err := d.Campaign(t.Context(), store.Holder{Name: "hub1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(after uint64) error {
+		at := store.Position{Seq: after + 1, Term: lease.Term()}
+		return d.Append(t.Context(), store.Batch{Term: lease.Term(), After: after, Records: []store.Record{{Position: at, Data: []byte("x")}}})
+	}
+	if err := write(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(1); fault.CodeOf(err) != fault.CodeStoreUnavailable {
+		t.Fatalf("without its name: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("another file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(1); fault.CodeOf(err) != fault.CodeStoreUnavailable {
+		t.Fatalf("with another file in its place: %v", err)
+	}
+	if p, err := d.Read(t.Context(), 0, 10); err != nil || len(p.Records) != 1 {
+		t.Fatalf("what was there reads as %v, %v", p.Records, err)
+	}
+	if err := os.Rename(path+".away", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(1); err != nil {
+		t.Fatalf("with the file back in place: %v", err)
+	}
+}

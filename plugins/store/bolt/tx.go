@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 	"syscall"
 
@@ -80,7 +81,21 @@ func (f *File) updateLocked(doing string, fn func(*bbolt.Tx) error) error {
 }
 
 func (f *File) write(doing string, fn func(*bbolt.Tx) error) error {
+	if err := f.inPlace(doing); err != nil {
+		return err
+	}
 	return f.guard(doing, func() error { return f.db.Update(fn) })
+}
+
+// inPlace tells whether the file that is open is still the one of that name. What is
+// written to a file without a name is gone when the process ends.
+func (f *File) inPlace(doing string) error {
+	now, err := os.Stat(f.path)
+	if err == nil && os.SameFile(now, f.info) {
+		return nil
+	}
+	return fault.New(fault.CodeStoreUnavailable, "%s: the store's file %s was removed or replaced while it is in use", doing, f.path).
+		WithRemedy("The process still holds the file: copy it before it ends (on Linux `cp /proc/%d/fd/%d %s.saved`), then stop it and put the copy in place.", os.Getpid(), f.fd.Fd(), f.path)
 }
 
 // judge gives an error its code, and makes the file unusable after one that
