@@ -202,18 +202,27 @@ func (o *rotateOptions) run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	target := filepath.Join(dir, rootFile(info.Version+1))
-	publish := "meshctl trust publish --root " + target
 	if ks != nil {
 		if err := ks.install(prev, next, dir); err != nil {
 			return err
 		}
-		publish += " --keyset " + ks.target
 	}
 	// The root comes last: a crash before it leaves a rotation that can be run again.
 	if err := durable.WriteFile(durable.OS, target, next, 0o644); err != nil {
 		return fault.New(fault.CodeIO, "write the root metadata: %w", err)
 	}
-	fmt.Fprintf(out, "Root version %d is in %s, good for %d years.\n\nNext:\n  %s\n", info.Version+1, target, o.years, publish)
+	fmt.Fprintf(out, "Root version %d is in %s, good for %d years.\n", info.Version+1, target, o.years)
+	afterRotation(out, target, ks, old, fresh)
+	return nil
+}
+
+// afterRotation says what to do with the new files.
+func afterRotation(out io.Writer, root string, ks *keysetRotation, old, fresh []*sign.Signer) {
+	publish := "meshctl trust publish --root " + root
+	if ks != nil {
+		publish += " --keyset " + ks.target
+	}
+	fmt.Fprintf(out, "\nNext:\n  %s\n", publish)
 	if ks != nil {
 		fmt.Fprintf(out, "The new keyset key %s is in %s; the hub cannot change the keyset until that is published. The old key, if there was one: %s\n",
 			ks.key.KeyID(), ks.path(keyring.KeysetKey), ks.path(ks.aside()))
@@ -227,7 +236,6 @@ func (o *rotateOptions) run(ctx context.Context, out io.Writer) error {
 			fmt.Fprintf(out, "  new  %s\n", k.KeyID())
 		}
 	}
-	return nil
 }
 
 var rootName = regexp.MustCompile(`^root-([0-9]+)\.json$`)

@@ -158,6 +158,23 @@ func run(t *testing.T, dir string) (ready map[string]string, stop func() error) 
 	}
 }
 
+// A mistyped path must not cost a directory.
+func TestAMissingConfigurationCostsNoDirectory(t *testing.T) {
+	keys := filepath.Join(t.TempDir(), "prod")
+	other := t.TempDir()
+	for _, dir := range []string{filepath.Join(keys, "keys"), filepath.Join(other, "photos")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for dir, says := range map[string]string{keys: "move ", other: "Check the path", t.TempDir(): "Check the path", "/": "Check the path"} {
+		code, _, errs := invoke(t, "run", "--config", filepath.Join(dir, "nope.yaml"))
+		if code == 0 || !strings.Contains(errs, says) || strings.Contains(strings.ToLower(errs), "remove") {
+			t.Errorf("in %s: exit %d, %s", dir, code, errs)
+		}
+	}
+}
+
 // No grace is a choice, and not the default in disguise.
 func TestGraceIsTakenAsItIsGiven(t *testing.T) {
 	dir := t.TempDir()
