@@ -181,3 +181,10 @@ type Blobs interface {
 // MaxBlob is the size of the largest value that Blobs must take, in bytes: half
 // of what Consul takes, so that its base64 fits as well.
 const MaxBlob = 256 << 10
+
+// Probed is what a Driver implements whose engine asks the holder of a lease
+// whether it is alive. Probe is called once, before Campaign; alive returns nil
+// when the loop that writes runs, and an error at the latest when its ctx ends.
+type Probed interface {
+	Probe(alive func(context.Context) error)
+}

@@ -97,7 +97,21 @@ func Open(ctx context.Context, d Driver, opts Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p, ok := d.(Probed); ok {
+		p.Probe(l.alive)
+	}
 	return l, nil
+}
+
+// alive says whether the loop that writes runs, if there is one.
+func (l *Log) alive(ctx context.Context) error {
+	l.mu.Lock()
+	t := l.tenure
+	l.mu.Unlock()
+	if t == nil {
+		return nil
+	}
+	return t.alive(ctx)
 }
 
 func narrower(a, b Limits) Limits {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/meshkit/meshkit/pkg/backoff"
@@ -31,6 +32,10 @@ type Tenure struct {
 	wg      sync.WaitGroup
 	// releases are the ends of Resign, which wait for wg.
 	releases sync.WaitGroup
+	// pings asks the writer to close what it gets; storing is true while it waits
+	// for the store. See alive.
+	pings   chan chan struct{}
+	storing atomic.Bool
 
 	// head is the end of the log. Only the writer's goroutine uses it.
 	head Head
@@ -129,6 +134,7 @@ func (l *Log) begin(ctx context.Context, lease Lease, opts []TenureOption) (*Ten
 	t := &Tenure{
 		log: l, lease: lease, head: head,
 		queue: make(chan *proposal, l.opts.QueueSize), stop: make(chan struct{}), written: make(chan struct{}),
+		pings:    make(chan chan struct{}),
 		onCommit: func([]Entry) {}, onAbort: func() {},
 	}
 	for _, o := range opts {

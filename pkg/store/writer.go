@@ -127,8 +127,33 @@ func (t *Tenure) write() {
 			return
 		case <-t.stop:
 			return
+		case seen := <-t.pings:
+			close(seen)
 		case p := <-t.queue:
 			t.round(p)
+		}
+	}
+}
+
+// alive answers when the writer's loop runs, or waits for the store, which is
+// not its fault; ctx bounds the wait for it.
+func (t *Tenure) alive(ctx context.Context) error {
+	seen := make(chan struct{})
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if t.storing.Load() {
+			return nil
+		}
+		select {
+		case t.pings <- seen:
+			<-seen
+			return nil
+		case <-t.written:
+			return nil // the tenure is over, which the lease tells of
+		case <-tick.C:
+		case <-ctx.Done():
+			return fault.New(fault.CodeTimeout, "the loop of the leader of term %d does not run: %w", t.Term(), context.Cause(ctx))
 		}
 	}
 }
@@ -261,6 +286,8 @@ func (t *Tenure) commit(b Batch) error {
 	if t.ctx.Err() != nil {
 		return t.lost()
 	}
+	t.storing.Store(true)
+	defer t.storing.Store(false)
 	retry := backoff.New(backoff.Policy{Base: 10 * time.Millisecond, Cap: 2 * time.Second})
 	doubt := false // an attempt's outcome is open
 	for {
@@ -372,7 +399,9 @@ func (t *Tenure) Trim(ctx context.Context, upTo uint64) error {
 // applyTrim moves the start of the log. An unknown outcome is reported as it
 // is: trimming again does no harm.
 func (t *Tenure) applyTrim(p *proposal) {
+	t.storing.Store(true)
 	err := t.log.driver.Append(t.ctx, Batch{Term: t.Term(), After: t.head.Seq, Trim: p.trim})
+	t.storing.Store(false)
 	if errors.Is(err, fault.CodeLeaseLost) || errors.Is(err, fault.CodeSeqTaken) || errors.Is(err, fault.CodeStoreFailed) {
 		t.end(err)
 	}

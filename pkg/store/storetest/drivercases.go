@@ -23,15 +23,15 @@ func batch(term, after uint64, data ...string) store.Batch {
 
 func driverCases() []testCase {
 	return []testCase{
-		{"AppendsAreReadInOrder", appendsAreReadInOrder},
-		{"GapsAndDuplicatesAreRefusedWhole", gapsAndDuplicates},
-		{"BytesBelongToTheirSide", bytesBelongToTheirSide},
-		{"PagesAreBounded", pagesAreBounded},
-		{"WaitReturnsWhenTheLogIsLonger", waitReturns},
-		{"TrimmedRangeIsTold", trimmedRange},
-		{"EndedContextStopsCalls", endedContext},
-		{"BlobsKeepWhatWasPut", blobsKeep},
-		{"ClosedDriverRefuses", closedDriver},
+		{name: "AppendsAreReadInOrder", run: appendsAreReadInOrder},
+		{name: "GapsAndDuplicatesAreRefusedWhole", run: gapsAndDuplicates},
+		{name: "BytesBelongToTheirSide", run: bytesBelongToTheirSide},
+		{name: "PagesAreBounded", run: pagesAreBounded},
+		{name: "WaitReturnsWhenTheLogIsLonger", run: waitReturns},
+		{name: "TrimmedRangeIsTold", run: trimmedRange, restarts: true},
+		{name: "EndedContextStopsCalls", run: endedContext},
+		{name: "BlobsKeepWhatWasPut", run: blobsKeep, restarts: true},
+		{name: "ClosedDriverRefuses", run: closedDriver},
 	}
 }
 

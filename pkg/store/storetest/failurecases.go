@@ -11,17 +11,17 @@ import (
 
 func failureCases() []testCase {
 	return []testCase{
-		{"FailedWriteThatWasNotAppliedIsTriedAgain", failedNotApplied},
-		{"FailedWriteThatWasAppliedIsNotRepeated", failedApplied},
-		{"DelayedWriteLandsOnce", delayedWrite},
-		{"RefusedWriteIsForgotten", refusedWrite},
-		{"RejectionIsNotJudgedByLostState", rejectionByLostState},
-		{"LeaseLostMidBatch", leaseLostMidBatch},
-		{"WriteThatBeatTheLossIsCommitted", writeBeatLoss},
-		{"DoubtEndsWhereAnotherHubWrote", doubtEnds},
-		{"UnknownStaysUnknown", unknownStaysUnknown},
-		{"DeviceFailureEndsTheTenure", deviceFailure},
-		{"TermThatGoesBackIsRefused", termGoesBack},
+		{name: "FailedWriteThatWasNotAppliedIsTriedAgain", run: failedNotApplied},
+		{name: "FailedWriteThatWasAppliedIsNotRepeated", run: failedApplied},
+		{name: "DelayedWriteLandsOnce", run: delayedWrite},
+		{name: "RefusedWriteIsForgotten", run: refusedWrite},
+		{name: "RejectionIsNotJudgedByLostState", run: rejectionByLostState},
+		{name: "LeaseLostMidBatch", run: leaseLostMidBatch},
+		{name: "WriteThatBeatTheLossIsCommitted", run: writeBeatLoss},
+		{name: "DoubtEndsWhereAnotherHubWrote", run: doubtEnds},
+		{name: "UnknownStaysUnknown", run: unknownStaysUnknown},
+		{name: "DeviceFailureEndsTheTenure", run: deviceFailure},
+		{name: "TermThatGoesBackIsRefused", run: termGoesBack},
 	}
 }
 

@@ -9,12 +9,12 @@ import (
 
 func leaseCases() []testCase {
 	return []testCase{
-		{"LaterTenureFencesTheOldHolder", laterTenureFences},
-		{"AppendWithoutLeaseIsRefused", appendWithoutLease},
-		{"CampaignWaitsForRelease", campaignWaits},
-		{"WithdrawnCampaignGetsNothing", withdrawnCampaign},
-		{"TermsOnlyGrow", termsOnlyGrow},
-		{"LostLeaseCannotBeRenewed", lostLeaseRenewed},
+		{name: "LaterTenureFencesTheOldHolder", run: laterTenureFences},
+		{name: "AppendWithoutLeaseIsRefused", run: appendWithoutLease},
+		{name: "CampaignWaitsForRelease", run: campaignWaits},
+		{name: "WithdrawnCampaignGetsNothing", run: withdrawnCampaign},
+		{name: "TermsOnlyGrow", run: termsOnlyGrow, restarts: true},
+		{name: "LostLeaseCannotBeRenewed", run: lostLeaseRenewed},
 	}
 }
 

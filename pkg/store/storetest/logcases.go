@@ -19,16 +19,16 @@ import (
 
 func logCases() []testCase {
 	return []testCase{
-		{"EntriesFormAChain", entriesFormAChain},
-		{"WaitingProposalsShareOneAppend", waitingProposalsShare},
-		{"BatchesAreBounded", batchesAreBounded},
-		{"RejectedProposalHurtsNobodyElse", rejectedProposal},
-		{"OversizeEntryIsRejectedAlone", oversizeEntry},
-		{"RestartKeepsWhatWasAcknowledged", restartKeeps},
-		{"CanceledProposals", canceledProposals},
-		{"ResignHandsOver", resignHandsOver},
-		{"TamperedLogIsRefused", tamperedLog},
-		{"ReadersOfOneLogDoNotDisturbEachOther", readersApart},
+		{name: "EntriesFormAChain", run: entriesFormAChain},
+		{name: "WaitingProposalsShareOneAppend", run: waitingProposalsShare},
+		{name: "BatchesAreBounded", run: batchesAreBounded},
+		{name: "RejectedProposalHurtsNobodyElse", run: rejectedProposal},
+		{name: "OversizeEntryIsRejectedAlone", run: oversizeEntry},
+		{name: "RestartKeepsWhatWasAcknowledged", run: restartKeeps, restarts: true},
+		{name: "CanceledProposals", run: canceledProposals},
+		{name: "ResignHandsOver", run: resignHandsOver},
+		{name: "TamperedLogIsRefused", run: tamperedLog},
+		{name: "ReadersOfOneLogDoNotDisturbEachOther", run: readersApart},
 	}
 }
 

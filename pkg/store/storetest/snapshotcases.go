@@ -18,13 +18,13 @@ import (
 
 func snapshotCases() []testCase {
 	return []testCase{
-		{"SnapshotsLargerThanOneValueComeBack", snapshotsComeBack},
-		{"TornSnapshotIsInvisible", tornSnapshot},
-		{"DamagedSnapshotIsRefused", damagedSnapshot},
-		{"OldSnapshotsGo", oldSnapshotsGo},
-		{"ForeignSnapshotIsRefused", foreignSnapshot},
-		{"TrimStaysBehindSnapshots", trimStaysBehind},
-		{"ReadersSurviveTrims", readersSurviveTrims},
+		{name: "SnapshotsLargerThanOneValueComeBack", run: snapshotsComeBack, restarts: true},
+		{name: "TornSnapshotIsInvisible", run: tornSnapshot},
+		{name: "DamagedSnapshotIsRefused", run: damagedSnapshot},
+		{name: "OldSnapshotsGo", run: oldSnapshotsGo},
+		{name: "ForeignSnapshotIsRefused", run: foreignSnapshot},
+		{name: "TrimStaysBehindSnapshots", run: trimStaysBehind, restarts: true},
+		{name: "ReadersSurviveTrims", run: readersSurviveTrims},
 	}
 }
 

@@ -26,7 +26,8 @@ type Engine struct {
 	// long; it returns when the next campaign can succeed.
 	Expire func(t *testing.T)
 	// Restart stops the engine and starts it again with what was acknowledged.
-	// Drivers from before are dead.
+	// Drivers from before are dead. Tests that call it run one after the other, and
+	// none beside them: engines may be parts of one server.
 	Restart func(t *testing.T)
 }
 
@@ -39,7 +40,9 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 	t.Helper()
 	for _, c := range allCases() {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
+			if !c.restarts {
+				t.Parallel()
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			c.run(&env{T: t, ctx: ctx, Engine: open(t)})
@@ -48,8 +51,9 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 }
 
 type testCase struct {
-	name string
-	run  func(*env)
+	name     string
+	run      func(*env)
+	restarts bool // it calls Restart
 }
 
 func allCases() []testCase {
@@ -59,7 +63,7 @@ func allCases() []testCase {
 	all = append(all, logCases()...)
 	all = append(all, failureCases()...)
 	all = append(all, snapshotCases()...)
-	return append(all, testCase{"Linearizable", linearizable})
+	return append(all, testCase{name: "Linearizable", run: linearizable})
 }
 
 // env is what a test works with.

@@ -1,0 +1,260 @@
+// Package consul keeps a domain's log in the key/value store of a Consul
+// datacenter, so that several hubs make one ring.
+//
+//	d, err := consul.Open(consul.Config{Address: "127.0.0.1:8501", Prefix: "meshkit", Domain: "eu-west"})
+//	log, err := store.Open(ctx, d, store.Options{})
+//
+// Keys, under <prefix>/<domain>/:
+//
+//	head                      checked JSON of type head: end of the log, newest lease
+//	leader                    the lock; its value names the holder
+//	log/<seq>                 one entry: term, and its bytes or the name of its chunks
+//	chunk/<seq>/<sha256>/<n>  a part of an entry beyond inlineBytes
+//	blob/<key>                parts of snapshots
+//
+// where <seq> and <n> are decimal with leading zeros. Every write to head is a
+// compare-and-set in a transaction that first checks that the leader key is
+// locked by the writer's session: Consul itself refuses a hub that lost the
+// lease, whatever the clocks say, which is why the lock-delay can be 0.
+//
+// The session ends with the Consul agent's node (serf health), with the health
+// check of this hub's leader loop (HTTP, every second), and after its TTL of
+// 10 s, whichever is first. Each Driver registers a service instance of its own,
+// so that a hub that was killed and started again does not keep alive the
+// session that its predecessor left.
+//
+// Reads are linearizable: one read-only transaction in consistent mode gives the
+// head, the lock and the entries of one moment. Wait is a blocking query on the
+// head alone: what Consul sends does not grow with the log.
+//
+// Consul does not bound how late a request may arrive, and answers some failures
+// after the write was done. Only a transaction that says that it was rolled
+// back, and a connection that could not be made, are known not to have written.
+package consul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/store"
+)
+
+// Config says which log to open and how Consul is reached. ParseURL makes one
+// from a consul:// URL.
+type Config struct {
+	// Address of the Consul agent, host:port.
+	Address string
+	// TLS, if not nil, has the agent spoken to over https.
+	TLS *TLS
+	// Token is the ACL token. TokenFile, if set, is read again for every request,
+	// so that a token can be replaced without a restart.
+	Token     string
+	TokenFile string
+	// Datacenter, Namespace and Partition; empty means the agent's own.
+	Datacenter string
+	Namespace  string
+	Partition  string
+	// Prefix of all keys, without slashes at its ends; empty means "meshkit".
+	Prefix string
+	// Domain is the name of the log.
+	Domain string
+	// CheckListen is where the agent's health check reaches this hub, host:port;
+	// empty means a free port of 127.0.0.1, for an agent on the same machine.
+	CheckListen string
+	// Timeout of one request that Consul should answer at once; 0 means 5 s.
+	Timeout time.Duration
+}
+
+// TLS names the files of a TLS connection to the agent.
+type TLS struct {
+	CA, Cert, Key string
+	// ServerName, if set, is expected in the agent's certificate.
+	ServerName string
+}
+
+// Driver implements store.Driver, store.Blobs, store.Limited and store.Probed.
+type Driver struct {
+	cfg    Config
+	client *api.Client
+	http   *http.Client
+	root   string // <prefix>/<domain>/
+
+	// ctx ends with Close; its cause is CodeStoreClosed.
+	ctx   context.Context
+	close context.CancelCauseFunc
+	wg    sync.WaitGroup
+
+	mu    sync.Mutex // guards all below
+	lease *lease     // held by this Driver
+	head  versioned  // the newest that is known, for the next compare-and-set
+	alive func(context.Context) error
+	check *check // the registered service instance, once there is one
+	token string // the last one that was read from TokenFile
+}
+
+// Open gives a driver for one log. Consul is not asked yet: what is wrong with
+// the connection shows in the first call.
+func Open(cfg Config) (*Driver, error) {
+	if cfg.Domain == "" || cfg.Address == "" {
+		return nil, fault.New(fault.CodeConfig, "open Consul store: an address and a domain are needed")
+	}
+	cfg.Prefix = strings.Trim(cfg.Prefix, "/")
+	if cfg.Prefix == "" {
+		cfg.Prefix = "meshkit"
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 5 * time.Second
+	}
+	transport := &http.Transport{
+		DialContext: (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		// Blocking queries hold a connection each: of the log, of the lock, of a campaign.
+		MaxIdleConnsPerHost: 16, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 5 * time.Second,
+	}
+	c := api.DefaultConfigWithLogger(nil)
+	*c = api.Config{
+		Address: cfg.Address, Scheme: "http", Token: cfg.Token, Datacenter: cfg.Datacenter,
+		Namespace: cfg.Namespace, Partition: cfg.Partition, Transport: transport,
+	}
+	if cfg.TLS != nil {
+		tls, err := api.SetupTLSConfig(&api.TLSConfig{
+			Address: cfg.TLS.ServerName, CAFile: cfg.TLS.CA, CertFile: cfg.TLS.Cert, KeyFile: cfg.TLS.Key,
+		})
+		if err != nil {
+			return nil, fault.New(fault.CodeConfig, "open Consul store: TLS: %w", err)
+		}
+		c.Scheme, transport.TLSClientConfig = "https", tls
+	}
+	c.HttpClient = &http.Client{Transport: transport}
+	client, err := api.NewClient(c)
+	if err != nil {
+		return nil, fault.New(fault.CodeConfig, "open Consul store: %w", err)
+	}
+	d := &Driver{cfg: cfg, client: client, http: c.HttpClient, root: cfg.Prefix + "/" + cfg.Domain + "/"}
+	d.alive = func(context.Context) error { return nil }
+	d.ctx, d.close = context.WithCancelCause(context.Background())
+	return d, nil
+}
+
+// Limits implements store.Limited: a transaction takes 64 operations (newer
+// servers take 128) and 512 KiB, in base64.
+func (d *Driver) Limits() store.Limits {
+	return store.Limits{BatchRecords: txnOps - 4, BatchBytes: batchBytes, RecordBytes: recordBytes}
+}
+
+// Probe implements store.Probed: alive says whether the hub's loop of the leader
+// runs; Consul asks it every second.
+func (d *Driver) Probe(alive func(context.Context) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.alive = alive
+}
+
+// Close implements store.Driver.
+func (d *Driver) Close() error {
+	d.mu.Lock()
+	l := d.lease
+	d.mu.Unlock()
+	if d.ctx.Err() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.Timeout)
+	defer cancel()
+	if l != nil {
+		// Failing that, the session ends with the check.
+		_ = l.Release(ctx)
+	}
+	d.deregister(ctx)
+	d.close(fault.New(fault.CodeStoreClosed, "the store is closed"))
+	d.wg.Wait()
+	d.http.CloseIdleConnections()
+	return nil
+}
+
+// call derives the context of one operation: it ends with ctx, with the driver,
+// and after the timeout, if that is not 0.
+func (d *Driver) call(ctx context.Context, doing string, timeout time.Duration) (context.Context, context.CancelFunc, error) {
+	if d.ctx.Err() != nil {
+		return nil, nil, fault.New(fault.CodeStoreClosed, "%s: the store is closed", doing)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", doing, context.Cause(ctx))
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(d.ctx, func() { cancel(context.Cause(d.ctx)) })
+	var timer *time.Timer
+	if timeout > 0 {
+		timer = time.AfterFunc(timeout, func() {
+			cancel(fault.New(fault.CodeStoreUnavailable, "Consul at %s did not answer within %s", d.cfg.Address, timeout))
+		})
+	}
+	return ctx, func() {
+		stop()
+		if timer != nil {
+			timer.Stop()
+		}
+		cancel(nil)
+	}, nil
+}
+
+func (d *Driver) query(ctx context.Context, consistent bool) *api.QueryOptions {
+	q := &api.QueryOptions{RequireConsistent: consistent, Token: d.currentToken()}
+	return q.WithContext(ctx)
+}
+
+func (d *Driver) write(ctx context.Context) *api.WriteOptions {
+	w := &api.WriteOptions{Token: d.currentToken()}
+	return w.WithContext(ctx)
+}
+
+// currentToken reads TokenFile; while it cannot be read, the last one counts.
+func (d *Driver) currentToken() string {
+	if d.cfg.TokenFile == "" {
+		return d.cfg.Token
+	}
+	data, err := os.ReadFile(d.cfg.TokenFile)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil {
+		d.token = strings.TrimSpace(string(data))
+	}
+	return d.token
+}
+
+// failure classifies an error of a request. wrote says that the request could
+// have written something.
+func (d *Driver) failure(ctx context.Context, doing string, wrote bool, err error) error {
+	switch {
+	case d.ctx.Err() != nil && !wrote:
+		return fault.New(fault.CodeStoreClosed, "%s: the store is closed", doing)
+	case notSent(err):
+		return fault.New(fault.CodeStoreUnavailable, "%s: Consul at %s cannot be reached: %w", doing, d.cfg.Address, err)
+	case ctx.Err() != nil && wrote:
+		return fmt.Errorf("%s: the outcome is not known: %v: %w", doing, context.Cause(ctx), ctx.Err())
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", doing, context.Cause(ctx))
+	}
+	var status api.StatusError
+	if errors.As(err, &status) && status.Code == http.StatusForbidden {
+		return fault.New(fault.CodeStoreUnavailable, "%s: Consul refuses the ACL token: %s", doing, strings.TrimSpace(status.Body))
+	}
+	if wrote {
+		return fmt.Errorf("%s: the outcome is not known: %w", doing, err)
+	}
+	return fault.New(fault.CodeStoreUnavailable, "%s: Consul: %w", doing, err)
+}
+
+// notSent tells that no connection was made, so that nothing was sent.
+func notSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}

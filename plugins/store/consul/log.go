@@ -1,0 +1,383 @@
+package consul
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/meshkit/meshkit/pkg/backoff"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/store"
+)
+
+func kv(verb api.KVOp, key string) *api.TxnOp {
+	return &api.TxnOp{KV: &api.KVTxnOp{Verb: verb, Key: key}}
+}
+
+func put(key string, value []byte) *api.TxnOp {
+	op := kv(api.KVSet, key)
+	op.KV.Value = value
+	return op
+}
+
+// casHead replaces the head that is at index.
+func (d *Driver) casHead(h head, index uint64) *api.TxnOp {
+	op := kv(api.KVCAS, d.headKey())
+	op.KV.Value, op.KV.Index = h.encode(), index
+	return op
+}
+
+// fence lets a transaction pass only while the session holds the lock.
+func (d *Driver) fence(session string) *api.TxnOp {
+	op := kv(api.KVCheckSession, d.leaderKey())
+	op.KV.Session = session
+	return op
+}
+
+// Append implements store.Driver.
+func (d *Driver) Append(ctx context.Context, b store.Batch) error {
+	const doing = "append to log"
+	ctx, cancel, err := d.call(ctx, doing, d.cfg.Timeout)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	l, at := d.holding()
+	if l == nil || l.term != b.Term {
+		return fault.New(fault.CodeLeaseLost, "%s: the lease of term %d is over", doing, b.Term)
+	}
+	if at.Seq != b.After || at.Lease != b.Term {
+		// What is known may be old, after a write whose answer was lost.
+		if at, err = d.refresh(ctx, doing, b); err != nil {
+			return err
+		}
+	}
+	ops, err := d.entries(ctx, doing, b)
+	if err != nil {
+		return err
+	}
+	// Once more if the head was replaced by one that says the same.
+	for range 3 {
+		next := at.head
+		if n := len(b.Records); n > 0 {
+			next.Seq, next.Term = b.Records[n-1].Seq, b.Records[n-1].Term
+		}
+		if b.Trim > next.Trimmed && b.Trim < next.Seq {
+			next.Trimmed = b.Trim
+		}
+		before := at.Trimmed
+		written, failed, err := d.txn(ctx, doing, append([]*api.TxnOp{d.fence(l.session), d.casHead(next, at.index)}, ops...))
+		switch {
+		case err != nil:
+			return err
+		case failed == nil:
+			d.know(versioned{head: next, index: written})
+			if next.Trimmed > before {
+				d.dropEntries(ctx, next.Trimmed)
+			}
+			return nil
+		case failed.OpIndex == 0:
+			l.over()
+			return fault.New(fault.CodeLeaseLost, "%s: the lease of term %d is over: %s", doing, b.Term, failed.What)
+		case failed.OpIndex != 1:
+			return fault.New(fault.CodeStoreUnavailable, "%s: Consul rolled the transaction back: %s", doing, failed.What)
+		}
+		if at, err = d.refresh(ctx, doing, b); err != nil {
+			return err
+		}
+	}
+	return fault.New(fault.CodeStoreUnavailable, "%s: the head changes while the lease of term %d is held; another program writes to %s", doing, b.Term, d.headKey())
+}
+
+// refresh reads the head and holds it against what b expects.
+func (d *Driver) refresh(ctx context.Context, doing string, b store.Batch) (versioned, error) {
+	p, at, err := d.state(ctx, doing)
+	switch {
+	case err != nil:
+		return at, d.reading(ctx, doing, err) // nothing was written yet
+	case at.Lease != b.Term, p == nil:
+		return at, fault.New(fault.CodeLeaseLost, "%s: the lease of term %d is over, the newest is of term %d", doing, b.Term, at.Lease)
+	case at.Seq != b.After:
+		return at, fault.New(fault.CodeSeqTaken, "%s after entry %d: it ends at %d", doing, b.After, at.Seq)
+	}
+	return at, nil
+}
+
+// entries gives the operations that write a batch's records, after writing the
+// chunks of large ones: a chunk without its entry is never read.
+func (d *Driver) entries(ctx context.Context, doing string, b store.Batch) ([]*api.TxnOp, error) {
+	ops := make([]*api.TxnOp, 0, len(b.Records)+2)
+	for _, r := range b.Records {
+		if len(r.Data) <= inlineBytes {
+			ops = append(ops, put(d.entryKey(r.Seq), encodeInline(r)))
+			continue
+		}
+		if len(r.Data) > recordBytes {
+			return nil, fault.New(fault.CodeEntryTooLarge, "%s: an entry of %d bytes, at most %d are taken", doing, len(r.Data), recordBytes)
+		}
+		sum := sha256.Sum256(r.Data)
+		for n := 0; n*chunkBytes < len(r.Data); n++ {
+			part := r.Data[n*chunkBytes : min((n+1)*chunkBytes, len(r.Data))]
+			if _, err := d.client.KV().Put(&api.KVPair{Key: d.chunkKey(r.Seq, sum, n), Value: part}, d.write(ctx)); err != nil {
+				return nil, d.failure(ctx, doing, false, err)
+			}
+		}
+		ops = append(ops, put(d.entryKey(r.Seq), encodePointer(r.Term, sum, len(r.Data))))
+	}
+	return ops, nil
+}
+
+// txn runs a transaction that writes. It gives the index at which it was
+// applied, or the first operation that had it rolled back.
+func (d *Driver) txn(ctx context.Context, doing string, ops []*api.TxnOp) (uint64, *api.TxnError, error) {
+	done, resp, _, err := d.client.Txn().Txn(ops, d.query(ctx, false))
+	if err != nil {
+		return 0, nil, d.failure(ctx, doing, true, err)
+	}
+	if !done {
+		if len(resp.Errors) == 0 {
+			return 0, nil, fmt.Errorf("%s: the outcome is not known: Consul refused without a reason", doing)
+		}
+		first := resp.Errors[0]
+		for _, e := range resp.Errors[1:] {
+			if e.OpIndex < first.OpIndex {
+				first = e
+			}
+		}
+		return 0, first, nil
+	}
+	for _, r := range resp.Results {
+		if r.KV != nil && r.KV.Key == d.headKey() {
+			return r.KV.ModifyIndex, nil, nil
+		}
+	}
+	return 0, nil, nil
+}
+
+// state reads the lock and the head of one moment.
+func (d *Driver) state(ctx context.Context, doing string) (leader *api.KVPair, at versioned, err error) {
+	leader, at, _, err = d.readAt(ctx, nil)
+	return leader, at, err
+}
+
+// readAt reads the lock, the head and some entries in one transaction. Entries
+// that do not exist are nil.
+func (d *Driver) readAt(ctx context.Context, seqs []uint64) (leader *api.KVPair, at versioned, entries []*api.KVPair, err error) {
+	ops := []*api.TxnOp{kv(api.KVGetOrEmpty, d.leaderKey()), kv(api.KVGetOrEmpty, d.headKey())}
+	for _, seq := range seqs {
+		ops = append(ops, kv(api.KVGetOrEmpty, d.entryKey(seq)))
+	}
+	done, resp, _, err := d.client.Txn().Txn(ops, d.query(ctx, true))
+	if err != nil {
+		return nil, at, nil, err
+	}
+	if !done || len(resp.Results) != len(ops) {
+		return nil, at, nil, fmt.Errorf("a read-only transaction of %d operations gave %d results and %d errors", len(ops), len(resp.Results), len(resp.Errors))
+	}
+	present := func(r *api.TxnResult) *api.KVPair {
+		if r.KV == nil || r.KV.CreateIndex == 0 {
+			return nil
+		}
+		return r.KV
+	}
+	leader = present(resp.Results[0])
+	if at, err = d.decodeHead(present(resp.Results[1])); err != nil {
+		return nil, at, nil, err
+	}
+	for _, r := range resp.Results[2:] {
+		entries = append(entries, present(r))
+	}
+	return leader, at, entries, nil
+}
+
+// Read implements store.Driver.
+func (d *Driver) Read(ctx context.Context, after uint64, limit int) (store.Page, error) {
+	const doing = "read log"
+	ctx, cancel, err := d.call(ctx, doing, d.cfg.Timeout)
+	if err != nil {
+		return store.Page{}, err
+	}
+	defer cancel()
+	var seqs []uint64
+	for i := range uint64(min(max(limit, 0), txnOps-2)) {
+		if seq := after + 1 + i; seq > after {
+			seqs = append(seqs, seq)
+		}
+	}
+	leader, at, entries, err := d.readAt(ctx, seqs)
+	if err != nil {
+		return store.Page{}, d.reading(ctx, doing, err)
+	}
+	p := store.Page{
+		Trimmed: at.Trimmed, Head: store.Position{Seq: at.Seq, Term: at.head.Term},
+		Holder: store.Holder{Name: at.Holder, Address: at.Address}, Term: at.Lease,
+		Held: leader != nil && leader.Session != "" && leader.Session == at.Session,
+	}
+	if after < at.Trimmed {
+		return p, nil
+	}
+	size := 0
+	for i, e := range entries {
+		if seqs[i] > at.Seq || e == nil {
+			break // what stands beyond the head is not an entry
+		}
+		r, chunks, err := decodeEntry(seqs[i], e)
+		if err != nil {
+			return store.Page{}, err
+		}
+		n := len(r.Data)
+		if chunks != nil {
+			n = chunks.size
+		}
+		if size += n; size > pageBytes && len(p.Records) > 0 {
+			break
+		}
+		if chunks != nil {
+			if r.Data, err = d.fetch(ctx, seqs[i], chunks); err != nil {
+				return store.Page{}, d.reading(ctx, doing, err)
+			}
+		}
+		p.Records = append(p.Records, r)
+	}
+	return p, nil
+}
+
+// reading classifies an error of a read.
+func (d *Driver) reading(ctx context.Context, doing string, err error) error {
+	if fault.CodeOf(err) == fault.CodeCorrupt {
+		return err
+	}
+	return d.failure(ctx, doing, false, err)
+}
+
+// fetch puts the chunks of an entry together.
+func (d *Driver) fetch(ctx context.Context, seq uint64, p *pointer) ([]byte, error) {
+	data := make([]byte, 0, p.size)
+	for n := 0; n*chunkBytes < p.size; n++ {
+		key := d.chunkKey(seq, p.sum, n)
+		part, _, err := d.client.KV().Get(key, d.query(ctx, false))
+		if err != nil {
+			return nil, err
+		}
+		if part == nil {
+			return nil, fault.New(fault.CodeCorrupt, "entry %d of the log is damaged: Consul key %s is missing", seq, key)
+		}
+		data = append(data, part.Value...)
+	}
+	if len(data) != p.size || sha256.Sum256(data) != p.sum {
+		return nil, fault.New(fault.CodeCorrupt, "entry %d of the log is damaged: its chunks do not have the hash that it names", seq)
+	}
+	return data, nil
+}
+
+// waitTime is how long Consul holds a blocking query.
+const waitTime = 5 * time.Minute
+
+// follow watches one key with blocking queries until seen is content with it,
+// or ctx ends. The first answer is of the moment; failed is asked whether to go
+// on after an error.
+func (d *Driver) follow(ctx context.Context, key string, seen func(*api.KVPair) (bool, error), failed func(error) error) error {
+	var index uint64
+	for {
+		q := d.query(ctx, index == 0)
+		q.WaitIndex, q.WaitTime = index, waitTime
+		pair, meta, err := d.client.KV().Get(key, q)
+		if err != nil {
+			if err := failed(err); err != nil {
+				return err
+			}
+			index = 0
+			continue
+		}
+		if done, err := seen(pair); done || err != nil {
+			return err
+		}
+		switch {
+		case meta.LastIndex < index:
+			index = 0 // a restored snapshot moves the index back
+		default:
+			index = max(meta.LastIndex, 1)
+		}
+	}
+}
+
+// Wait implements store.Driver.
+func (d *Driver) Wait(ctx context.Context, after uint64) error {
+	const doing = "wait for log"
+	ctx, cancel, err := d.call(ctx, doing, 0)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	return d.follow(ctx, d.headKey(), func(pair *api.KVPair) (bool, error) {
+		at, err := d.decodeHead(pair)
+		return err == nil && at.Seq > after, err
+	}, func(err error) error { return d.failure(ctx, doing, false, err) })
+}
+
+// dropEntries deletes what lies behind the mark. It was moved already: what is
+// left by an error goes with the next trim.
+func (d *Driver) dropEntries(ctx context.Context, upTo uint64) {
+	keys, _, err := d.client.KV().Keys(d.root+"log/", "", d.query(ctx, false))
+	if err != nil {
+		return
+	}
+	chunks, _, err := d.client.KV().Keys(d.root+"chunk/", "", d.query(ctx, false))
+	if err != nil {
+		return
+	}
+	var old []string
+	for _, k := range keys {
+		if k <= d.entryKey(upTo) {
+			old = append(old, k)
+		}
+	}
+	for _, k := range chunks {
+		if k < d.chunkPrefix(upTo+1) {
+			old = append(old, k)
+		}
+	}
+	_ = d.deleteAll(ctx, "trim log", old)
+}
+
+func (d *Driver) deleteAll(ctx context.Context, doing string, keys []string) error {
+	for len(keys) > 0 {
+		n := min(len(keys), txnOps)
+		ops := make([]*api.TxnOp, 0, n)
+		for _, k := range keys[:n] {
+			ops = append(ops, kv(api.KVDelete, k))
+		}
+		_, failed, err := d.txn(ctx, doing, ops)
+		if err != nil {
+			return err
+		}
+		if failed != nil {
+			return fault.New(fault.CodeStoreUnavailable, "%s: Consul: %s", doing, failed.What)
+		}
+		keys = keys[n:]
+	}
+	return nil
+}
+
+// holding gives the lease that is held, if any, and the newest known head.
+func (d *Driver) holding() (*lease, versioned) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lease, d.head
+}
+
+func (d *Driver) know(h versioned) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h.index > d.head.index {
+		d.head = h
+	}
+}
+
+// retryIn paces what is tried again while Consul is away.
+func retryIn() *backoff.Backoff {
+	return backoff.New(backoff.Policy{Base: 50 * time.Millisecond, Cap: time.Second})
+}
