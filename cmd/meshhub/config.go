@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -38,8 +39,9 @@ type config struct {
 }
 
 type storeConf struct {
-	Driver string `json:"driver,omitempty" doc:"Store driver; bolt is built in."`
+	Driver string `json:"driver,omitempty" doc:"Store driver, bolt or consul."`
 	Path   string `json:"path,omitempty" doc:"File of the bolt store."`
+	URL    string `json:"url,omitempty" doc:"Where Consul is, like consul://127.0.0.1:8501/meshkit?dc=dc1&token-file=/etc/meshkit/consul.token."`
 }
 
 type keysConf struct {
@@ -110,6 +112,11 @@ func loadConfig(path string) (config, error) {
 	if err != nil {
 		return c, fault.New(fault.CodeIO, "find the configuration's directory: %w", err)
 	}
+	if c.Store.URL != "" {
+		if _, c.Store.URL, err = builtin.StoreDriver(c.Store.URL, base); err != nil {
+			return c, fmt.Errorf("%s: store.url: %w", path, err)
+		}
+	}
 	for _, p := range []*string{&c.Store.Path, &c.Keys.Dir, &c.Keys.PassphraseFile, &c.CA.Dir, &c.TLS.Certificate, &c.TLS.Key} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(base, *p)
@@ -127,6 +134,9 @@ func (c config) validate(path string) error {
 	}
 	if c.TLS.Grace < 0 {
 		return fault.New(fault.CodeConfig, "%s: tls.grace: %s is negative", path, c.TLS.Grace)
+	}
+	if (c.Store.URL != "") != (c.Store.Driver == "consul") {
+		return fault.New(fault.CodeConfig, "%s: store.url goes with driver consul, and only with it", path)
 	}
 	for field, addr := range map[string]string{"listen": c.Listen, "advertise": c.Advertise, "metrics": c.Metrics} {
 		if err := validAddress(addr); err != nil && (field == "listen" || addr != "") {

@@ -41,8 +41,8 @@ import (
 const rootLifetime = 5 * 365 * 24 * time.Hour
 
 type initOptions struct {
-	domain, data, listen, metrics, advertise, name, passphrase string
-	rootKeys, rootThreshold                                    int
+	domain, data, store, listen, metrics, advertise, name, passphrase string
+	rootKeys, rootThreshold                                           int
 }
 
 func newInit() *cobra.Command {
@@ -52,8 +52,9 @@ func newInit() *cobra.Command {
 		Short: "Make a new domain: keys, root of trust, CA, store, admin credentials, configuration",
 		Long: `Init makes everything that a domain's first hub needs in one directory, and prints what to do next. It refuses a
 directory that is not empty and changes nothing else. The configuration is written last: without it the directory is no hub.`,
-		Example: "  meshhub init --domain eu-west --data ./hub",
-		Args:    cobra.NoArgs,
+		Example: `  meshhub init --domain eu-west --data ./hub
+  meshhub init --domain eu-west --store "consul://127.0.0.1:8501/meshkit?dc=dc1" --data ./hub1`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := required(cmd, "domain", "data"); err != nil {
 				return err
@@ -64,6 +65,7 @@ directory that is not empty and changes nothing else. The configuration is writt
 	f := cmd.Flags()
 	f.StringVar(&o.domain, "domain", "", "trust domain, like eu-west")
 	f.StringVar(&o.data, "data", "", "directory to make")
+	f.StringVar(&o.store, "store", "bolt", "where the log is: bolt (a file in --data), or consul://HOST:PORT/PREFIX?dc=NAME&token-file=PATH")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8443", "address of the gRPC port")
 	f.StringVar(&o.metrics, "metrics", "127.0.0.1:9443", "address of metrics and health")
 	f.StringVar(&o.advertise, "advertise", "", "address at which agents and operators reach the hub (default: --listen)")
@@ -104,7 +106,8 @@ type genesis struct {
 	keyset, config *sign.Signer
 	authority      *ca.Authority
 	bundle         []byte
-	root           []byte // metadata
+	root, signed   []byte // the root's metadata, and the keyset
+	driver, url    string // of the store
 }
 
 func (o *initOptions) run(ctx context.Context, out io.Writer) (err error) {
@@ -114,6 +117,14 @@ func (o *initOptions) run(ctx context.Context, out io.Writer) (err error) {
 	dir, err := filepath.Abs(o.data)
 	if err != nil {
 		return fault.New(fault.CodeIO, "find %s: %w", o.data, err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return fault.New(fault.CodeIO, "find the working directory: %w", err)
+	}
+	driver, url, err := builtin.StoreDriver(o.store, here)
+	if err != nil {
+		return usage(err)
 	}
 	passphrase, err := readPassphrase(o.passphrase)
 	if err != nil {
@@ -128,8 +139,8 @@ func (o *initOptions) run(ctx context.Context, out io.Writer) (err error) {
 			clearDir(dir, made)
 		}
 	}()
-	g := &genesis{initOptions: o, dir: dir, passphrase: passphrase, now: time.Now()}
-	for _, step := range []func(context.Context) error{g.makeKeys, g.makeCA, g.makeTrust, g.makeCredentials, g.makeConfig} {
+	g := &genesis{initOptions: o, dir: dir, passphrase: passphrase, now: time.Now(), driver: driver, url: url}
+	for _, step := range []func(context.Context) error{g.makeKeys, g.makeCA, g.makeTrust, g.makeCredentials, g.makeLog, g.makeConfig} {
 		if err := ctx.Err(); err != nil {
 			return fault.New(fault.CodeCanceled, "interrupted; nothing was made: %w", err)
 		}
@@ -293,7 +304,7 @@ func (g *genesis) write(data []byte, perm os.FileMode, elem ...string) error {
 	return nil
 }
 
-// makeTrust writes the first root and the first log entry.
+// makeTrust makes the first root and the first keyset.
 func (g *genesis) makeTrust(ctx context.Context) error {
 	var err error
 	g.root, err = trust.NewRoot(g.domain, g.roots, g.rootThreshold, []*sign.Signer{g.keyset}, g.now.Add(rootLifetime))
@@ -304,18 +315,21 @@ func (g *genesis) makeTrust(ctx context.Context) error {
 		return err
 	}
 	hubs := map[string][]sign.PublicKey{g.name: {g.config.Public()}}
-	keyset, err := trust.NewKeyset(g.root, 1, hubs, g.bundle, g.now.Add(keyring.KeysetLifetime), g.keyset)
-	if err != nil {
-		return err
-	}
-	l, err := builtin.OpenLog(ctx, "bolt", g.domain, builtin.StoreOptions{Path: g.path("store.db"), Create: true})
+	g.signed, err = trust.NewKeyset(g.root, 1, hubs, g.bundle, g.now.Add(keyring.KeysetLifetime), g.keyset)
+	return err
+}
+
+// makeLog writes the first entry of the log. It comes late: a store that others
+// use as well cannot be taken back like a directory.
+func (g *genesis) makeLog(ctx context.Context) error {
+	l, err := builtin.OpenLog(ctx, g.driver, g.domain, builtin.StoreOptions{Path: g.path("store.db"), URL: g.url, Create: true})
 	if err != nil {
 		return err
 	}
 	id, err := identity.New(g.domain, identity.Hub, g.name)
 	if err == nil {
 		err = replica.Genesis(ctx, l, store.Holder{Name: g.name, Address: g.address()}, id.String(), g.now,
-			&logv1.DomainCreated{Domain: g.domain, Root: g.root, Keyset: keyset, CaBundle: g.bundle})
+			&logv1.DomainCreated{Domain: g.domain, Root: g.root, Keyset: g.signed, CaBundle: g.bundle})
 	}
 	if cerr := l.Close(); err == nil {
 		err = cerr
@@ -414,7 +428,11 @@ func (g *genesis) makeConfig(context.Context) error {
 	if g.advertise != "" {
 		fmt.Fprintf(&b, "advertise: %q\n", g.advertise)
 	}
-	fmt.Fprintf(&b, "metrics: %q\nstore:\n  driver: bolt\n  path: store.db\nkeys:\n  driver: file\n  dir: keys\n", g.metrics)
+	store := "path: store.db"
+	if g.url != "" {
+		store = fmt.Sprintf("url: %q", g.url)
+	}
+	fmt.Fprintf(&b, "metrics: %q\nstore:\n  driver: %s\n  %s\nkeys:\n  driver: file\n  dir: keys\n", g.metrics, g.driver, store)
 	if g.initOptions.passphrase != "" {
 		path, err := filepath.Abs(g.initOptions.passphrase)
 		if err != nil {

@@ -127,7 +127,7 @@ func (o *runOptions) assemble(ctx context.Context, c config, log *slog.Logger) (
 	return hub.New(hub.Options{
 		Domain: c.Domain, Name: c.Name, Advertise: c.Advertise, StoreName: c.Store.Driver, Keys: keys, Authority: authority,
 		OpenLog: func(ctx context.Context) (*store.Log, error) {
-			return builtin.OpenLog(ctx, c.Store.Driver, c.Domain, builtin.StoreOptions{Path: c.Store.Path})
+			return builtin.OpenLog(ctx, c.Store.Driver, c.Domain, builtin.StoreOptions{Path: c.Store.Path, URL: c.Store.URL})
 		},
 		TLS: source, SaveTLS: func() error { return source.SaveFiles(c.tlsFiles()) },
 		Listener: listener, Metrics: metrics, Registry: observe.NewRegistry("meshhub"), Logger: log, CertificateGrace: c.TLS.Grace,

@@ -20,19 +20,23 @@ import (
 	"github.com/meshkit/meshkit/plugins/ca/cfssl"
 	"github.com/meshkit/meshkit/plugins/signer/file"
 	"github.com/meshkit/meshkit/plugins/store/bolt"
+	"github.com/meshkit/meshkit/plugins/store/consul"
 )
 
 // StoreOptions say where a store is. Which fields count depends on the driver.
 type StoreOptions struct {
 	// Path of the file, for bolt.
 	Path string
+	// URL of the store, for consul.
+	URL string
 	// Create permits making a store that does not exist.
 	Create bool
 	Log    store.Options
 }
 
 var stores = map[string]func(ctx context.Context, domain string, opt StoreOptions) (*store.Log, error){
-	"bolt": openBolt,
+	"bolt":   openBolt,
+	"consul": openConsul,
 }
 
 // Stores lists the store drivers by name.
@@ -43,6 +47,20 @@ func Stores() []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// StoreDriver gives the driver that a --store value names, which is "bolt" or a
+// URL, and the URL with the paths in it made absolute against dir.
+func StoreDriver(value, dir string) (driver, url string, err error) {
+	scheme, _, isURL := strings.Cut(value, "://")
+	switch {
+	case value == "bolt":
+		return "bolt", "", nil
+	case isURL && scheme == "consul":
+		url, err = consul.Absolute(value, dir)
+		return "consul", url, err
+	}
+	return "", "", fault.New(fault.CodeConfig, "store %q is neither bolt nor a consul:// URL", value)
 }
 
 // OpenLog opens a domain's log in the store that the named driver reaches.
@@ -82,6 +100,23 @@ func openBolt(ctx context.Context, domain string, opt StoreOptions) (*store.Log,
 	l, err := store.Open(ctx, own, opt.Log)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", opt.Path, err), own.Close())
+	}
+	return l, nil
+}
+
+func openConsul(ctx context.Context, domain string, opt StoreOptions) (*store.Log, error) {
+	conf, err := consul.ParseURL(opt.URL)
+	if err != nil {
+		return nil, err
+	}
+	conf.Domain = domain
+	d, err := consul.Open(conf)
+	if err != nil {
+		return nil, err
+	}
+	l, err := store.Open(ctx, d, opt.Log)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", opt.URL, err), d.Close())
 	}
 	return l, nil
 }

@@ -48,6 +48,7 @@ var allowed = map[string]string{
 var confined = map[string][]string{
 	"cel.dev/cel-go":                                          {"pkg/expr"},
 	"go.etcd.io/bbolt":                                        {"plugins/store/bolt"},
+	"github.com/hashicorp/consul/api":                         {"plugins/store/consul"},
 	"github.com/cloudflare/cfssl":                             {"plugins/ca/cfssl"},
 	"github.com/theupdateframework/go-tuf":                    {"pkg/trust"},
 	"github.com/secure-systems-lab/go-securesystemslib":       {"pkg/trust", "pkg/sign", "plugins/signer/file"},

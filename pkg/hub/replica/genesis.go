@@ -16,6 +16,18 @@ import (
 // Genesis writes a domain's first entry into an empty log. It refuses a log that
 // has one.
 func Genesis(ctx context.Context, l *store.Log, holder store.Holder, author string, now time.Time, first *logv1.DomainCreated) error {
+	used := func(entries uint64) error {
+		return fault.New(fault.CodeInitNotEmpty, "the log of domain %s has %d entries already", first.GetDomain(), entries).
+			WithRemedy("Add a hub to that domain with `meshhub join`, or give another --domain or --store.")
+	}
+	// Before campaigning: its leader may hold the lease for long.
+	head, err := l.Head(ctx)
+	if err != nil {
+		return fmt.Errorf("read the new log: %w", err)
+	}
+	if head.Seq > 0 {
+		return used(head.Seq)
+	}
 	tenure, err := l.Campaign(ctx, holder)
 	if err != nil {
 		return fmt.Errorf("campaign for the lease of the new log: %w", err)
@@ -26,7 +38,7 @@ func Genesis(ctx context.Context, l *store.Log, holder store.Holder, author stri
 	}
 	_, err = tenure.Submit(ctx, func(next store.Position) (store.Draft, error) {
 		if next.Seq != 1 {
-			return store.Draft{}, fault.New(fault.CodeInitNotEmpty, "the log has %d entries already", next.Seq-1)
+			return store.Draft{}, used(next.Seq - 1)
 		}
 		return store.Draft{Kind: state.KindDomainCreated, Author: author, Time: now, Payload: payload}, nil
 	})

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,4 +88,23 @@ func ParseURL(raw string) (Config, error) {
 		return bad("tls=false, but there are settings for TLS")
 	}
 	return c, nil
+}
+
+// Absolute gives the URL with the paths of its files made absolute against dir.
+func Absolute(raw, dir string) (string, error) {
+	if _, err := ParseURL(raw); err != nil {
+		return "", err
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", err
+	}
+	q := u.Query()
+	for _, name := range []string{"ca", "cert", "key", "token-file"} {
+		if path := q.Get(name); path != "" && !filepath.IsAbs(path) {
+			q.Set(name, filepath.Join(dir, path))
+		}
+	}
+	u.RawQuery = q.Encode()
+	return u.String(), nil
 }
