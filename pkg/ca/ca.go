@@ -57,8 +57,23 @@ const (
 	ProfileNode         Profile = "node"
 	ProfileHub          Profile = "hub"
 	ProfileOperator     Profile = "operator"
+	// ProfileIntermediate is a CA that issues leaf certificates, ProfileHubCA one
+	// that makes such CAs for hubs that join.
 	ProfileIntermediate Profile = "intermediate"
+	ProfileHubCA        Profile = "hub-ca"
 )
+
+// PathLen tells whether certificates of the profile are CAs, and how many further
+// CAs may stand below one.
+func (p Profile) PathLen() (pathLen int, ok bool) {
+	switch p {
+	case ProfileIntermediate:
+		return 0, true
+	case ProfileHubCA:
+		return 1, true
+	}
+	return 0, false
+}
 
 // ProfileOf gives the profile of an identity's certificates.
 func ProfileOf(id identity.ID) Profile { return Profile(id.Kind) }
@@ -81,7 +96,7 @@ type Template struct {
 	// CSR is a PKCS#10 request, DER, whose signature has been checked.
 	CSR        []byte
 	CommonName string
-	// URI is the SPIFFE ID; nil for ProfileIntermediate only.
+	// URI is the SPIFFE ID; nil for the profiles of CAs only.
 	URI      *url.URL
 	DNSNames []string
 	IPs      []netip.Addr

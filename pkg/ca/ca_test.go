@@ -66,6 +66,8 @@ func (d *direct) Sign(ctx context.Context, t ca.Template) ([]byte, error) {
 		c.ExtKeyUsage = c.ExtKeyUsage[:1]
 	case ca.ProfileIntermediate:
 		c.IsCA, c.MaxPathLenZero, c.KeyUsage, c.ExtKeyUsage = true, true, x509.KeyUsageCertSign|x509.KeyUsageCRLSign, nil
+	case ca.ProfileHubCA:
+		c.IsCA, c.MaxPathLen, c.KeyUsage, c.ExtKeyUsage = true, 1, x509.KeyUsageCertSign|x509.KeyUsageCRLSign, nil
 	default:
 		return nil, errors.New("unknown profile")
 	}
@@ -83,8 +85,9 @@ func open(t testing.TB, issuer *x509.Certificate, key crypto.Signer) ca.Driver {
 type checked struct{ direct }
 
 func (d *checked) Sign(ctx context.Context, t ca.Template) ([]byte, error) {
+	_, isCA := t.Profile.PathLen()
 	switch {
-	case (t.URI == nil) != (t.Profile == ca.ProfileIntermediate):
+	case (t.URI == nil) != isCA:
 		return nil, errors.New("leaf without URI")
 	case t.NotBefore.IsZero() || t.NotAfter.After(d.issuer.NotAfter):
 		return nil, errors.New("times")

@@ -267,9 +267,9 @@ func checkIssuedUsage(c *x509.Certificate, p Profile) error {
 	if !c.BasicConstraintsValid {
 		return fmt.Errorf("it does not say whether it is a CA")
 	}
-	if p == ProfileIntermediate {
-		if !c.IsCA || c.MaxPathLen != 0 || !c.MaxPathLenZero || c.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign || len(c.ExtKeyUsage) > 0 {
-			return fmt.Errorf("it is not a CA for leaf certificates only")
+	if below, isCA := p.PathLen(); isCA {
+		if !c.IsCA || c.MaxPathLen != below || c.MaxPathLenZero != (below == 0) || c.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign || len(c.ExtKeyUsage) > 0 {
+			return fmt.Errorf("it is not a CA with at most %d CAs below it", below)
 		}
 		return nil
 	}

@@ -15,7 +15,8 @@ import (
 )
 
 // NewRoot makes the self-signed certificate of a domain's root CA for key, as
-// DER. It lives RootTTL and may sign intermediates only.
+// DER. It lives RootTTL and may sign CAs only: issuing ones, and one that makes
+// issuing ones.
 func NewRoot(domain string, key crypto.Signer, now time.Time) ([]byte, error) {
 	if err := identity.ValidDomain(domain); err != nil {
 		return nil, err
@@ -34,7 +35,7 @@ func NewRoot(domain string, key crypto.Signer, now time.Time) ([]byte, error) {
 		Subject:      pkix.Name{CommonName: "MeshKit root CA " + domain},
 		URIs:         []*url.URL{{Scheme: "spiffe", Host: domain}},
 		NotBefore:    from, NotAfter: from.Add(RootTTL),
-		BasicConstraintsValid: true, IsCA: true, MaxPathLen: 1,
+		BasicConstraintsValid: true, IsCA: true, MaxPathLen: 2,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
@@ -48,43 +49,84 @@ func NewRoot(domain string, key crypto.Signer, now time.Time) ([]byte, error) {
 // root's driver, as DER. It lives IntermediateTTL, or as long as the root, and
 // may sign leaf certificates only.
 func NewIntermediate(ctx context.Context, root Driver, domain string, key crypto.Signer, now time.Time) ([]byte, error) {
+	csr, err := caRequest(domain, key)
+	if err != nil {
+		return nil, err
+	}
+	return issueCA(ctx, root, ProfileIntermediate, domain, "MeshKit issuing CA "+domain, csr, now)
+}
+
+// NewHubCA makes the certificate of the CA that makes issuing CAs for hubs that
+// join, as DER. It lives IntermediateTTL, or as long as the root.
+func NewHubCA(ctx context.Context, root Driver, domain string, key crypto.Signer, now time.Time) ([]byte, error) {
+	csr, err := caRequest(domain, key)
+	if err != nil {
+		return nil, err
+	}
+	return issueCA(ctx, root, ProfileHubCA, domain, "MeshKit hub CA "+domain, csr, now)
+}
+
+// IssueIntermediate makes the certificate of the issuing CA of a hub, for the key
+// of its request, signed by a hub CA. It lives as NewIntermediate's does. Codes:
+// CodeCSRInvalid, CodeWeakKey, CodeIssuerInvalid, CodeIssuerExpired,
+// CodeIssueRefused.
+func IssueIntermediate(ctx context.Context, hubCA Driver, hub identity.ID, csr []byte, now time.Time) ([]byte, error) {
+	if hub.Kind != identity.Hub {
+		return nil, fault.New(fault.CodeIdentityInvalid, "%s is no hub", hub)
+	}
+	if len(csr) > MaxCSR {
+		return nil, fault.New(fault.CodeCSRInvalid, "the request for the issuing CA of %s has %d bytes, more than %d", hub, len(csr), MaxCSR)
+	}
+	return issueCA(ctx, hubCA, ProfileIntermediate, hub.Domain, "MeshKit issuing CA "+hub.Domain+" "+hub.Name, csr, now)
+}
+
+// caRequest makes the request for the CA of a key that is here.
+func caRequest(domain string, key crypto.Signer) ([]byte, error) {
 	if err := identity.ValidDomain(domain); err != nil {
 		return nil, err
 	}
-	if err := checkKey(key.Public()); err != nil {
-		return nil, fault.New(fault.CodeWeakKey, "intermediate CA of domain %q: %w", domain, err)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return nil, fault.New(fault.CodeKeyInvalid, "make request for a CA of domain %q: %w", domain, err)
 	}
-	issuer := root.Issuer()
-	if issuer.MaxPathLenZero {
-		return nil, fault.New(fault.CodeIssuerInvalid, "CA %q may sign leaf certificates only, not another CA", issuer.Subject.CommonName)
+	return der, nil
+}
+
+func issueCA(ctx context.Context, by Driver, profile Profile, domain, name string, csrDER []byte, now time.Time) ([]byte, error) {
+	csr, err := x509.ParseCertificateRequest(csrDER)
+	if err == nil {
+		err = csr.CheckSignature()
+	}
+	if err != nil {
+		return nil, fault.New(fault.CodeCSRInvalid, "request for %q: %w", name, err)
+	}
+	if err := checkKey(csr.PublicKey); err != nil {
+		return nil, fault.New(fault.CodeWeakKey, "request for %q: %w", name, err)
+	}
+	issuer := by.Issuer()
+	below, _ := profile.PathLen()
+	if issuer.MaxPathLenZero || (issuer.MaxPathLen >= 0 && issuer.MaxPathLen <= below) {
+		return nil, fault.New(fault.CodeIssuerInvalid, "CA %q may not sign %q", issuer.Subject.CommonName, name)
 	}
 	now = now.UTC()
 	if now.Before(issuer.NotBefore) || !now.Before(issuer.NotAfter) {
-		return nil, fault.New(fault.CodeIssuerExpired, "root CA %q is not valid at %s", issuer.Subject.CommonName, now.Format(time.RFC3339))
-	}
-	csrDER, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		return nil, fault.New(fault.CodeKeyInvalid, "make request for the intermediate CA of domain %q: %w", domain, err)
-	}
-	csr, err := x509.ParseCertificateRequest(csrDER)
-	if err != nil {
-		return nil, fault.New(fault.CodeCSRInvalid, "parse request for the intermediate CA of domain %q: %w", domain, err)
+		return nil, fault.New(fault.CodeIssuerExpired, "CA %q is not valid at %s", issuer.Subject.CommonName, now.Format(time.RFC3339))
 	}
 	t := Template{
-		Profile: ProfileIntermediate, CSR: csrDER, CommonName: "MeshKit issuing CA " + domain,
+		Profile: profile, CSR: csrDER, CommonName: name,
 		NotBefore: later(now.Add(-Backdate).Truncate(time.Second), issuer.NotBefore),
 		NotAfter:  earlier(now.Add(IntermediateTTL).Truncate(time.Second), issuer.NotAfter),
 	}
-	der, err := root.Sign(ctx, t)
+	der, err := by.Sign(ctx, t)
 	if err != nil {
-		return nil, fault.New(fault.CodeIssueRefused, "issue intermediate CA of domain %q: %w", domain, err)
+		return nil, fault.New(fault.CodeIssueRefused, "issue %q: %w", name, err)
 	}
 	c, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fault.New(fault.CodeIssueRefused, "parse intermediate CA of domain %q: %w", domain, err)
+		return nil, fault.New(fault.CodeIssueRefused, "parse %q: %w", name, err)
 	}
 	if err := checkIssued(c, t, csr, issuer); err != nil {
-		return nil, fault.New(fault.CodeIssueRefused, "intermediate CA of domain %q: %w", domain, err)
+		return nil, fault.New(fault.CodeIssueRefused, "%q: %w", name, err)
 	}
 	return der, nil
 }

@@ -132,6 +132,7 @@ func Run(t *testing.T, open Open) {
 	newPKI := func(t *testing.T) *PKI { return NewPKI(t, open, now) }
 	t.Run("EachProfileSaysWhatItShould", func(t *testing.T) { eachProfile(t, newPKI(t)) })
 	t.Run("IntermediateSignsLeavesOnly", func(t *testing.T) { intermediate(t, newPKI(t), open) })
+	t.Run("HubCAMakesIssuersOfHubsOnly", func(t *testing.T) { hubCA(t, newPKI(t), open) })
 	t.Run("RequestDecidesNothingButTheKey", func(t *testing.T) { hostileRequest(t, newPKI(t)) })
 	t.Run("NamesAreNotTakenForAnotherKind", func(t *testing.T) { misreadNames(t, newPKI(t)) })
 	t.Run("LeafHasExactlyOneURI", func(t *testing.T) { oneURI(t, newPKI(t)) })
@@ -208,6 +209,60 @@ func intermediate(t *testing.T, p *PKI, open Open) {
 		t.Error("a leaf of a CA below the intermediate is accepted")
 	}
 }
+
+// hubCA has a hub CA make the issuing CA of a hub, and asks it for more.
+func hubCA(t *testing.T, p *PKI, open Open) {
+	key := Key(t)
+	above := parse(t)(ca.NewHubCA(t.Context(), p.RootDriver, Domain, key, p.Now))
+	if !above.IsCA || above.MaxPathLen != 1 || len(above.URIs)+len(above.DNSNames) > 0 {
+		t.Errorf("hub CA: CA %t, path length %d, names %v", above.IsCA, above.MaxPathLen, above.URIs)
+	}
+	driver := open(t, above, key)
+	hub, hubKey := id(t, identity.Hub, "hub2"), Key(t)
+	below := parse(t)(ca.IssueIntermediate(t.Context(), driver, hub, CSR(t, hubKey, nil), p.Now))
+	authority, err := ca.New(Domain, open(t, below, hubKey), p.Bundle, ca.Options{
+		Intermediates: [][]byte{above.Raw}, Now: func() time.Time { return p.Now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := authority.Issue(t.Context(), ca.Request{CSR: CSR(t, Key(t), nil), ID: id(t, identity.Node, "n1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Chain) != 3 {
+		t.Fatalf("the chain has %d certificates, want leaf, issuing CA and hub CA", len(got.Chain))
+	}
+	roots, middle := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(p.Root)
+	for _, der := range got.Chain[1:] {
+		middle.AddCert(parse(t)(der, nil))
+	}
+	leaf := parse(t)(got.Chain[0], nil)
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: middle, CurrentTime: p.Now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		t.Error(err)
+	}
+	if authority.Pin() != ca.Pin(p.Root) {
+		t.Error("the pin is not the root's")
+	}
+	for what, err := range map[string]error{
+		"a hub CA below a hub CA":    second(ca.NewHubCA(t.Context(), driver, Domain, Key(t), p.Now)),
+		"a CA below an issuing CA":   second(ca.IssueIntermediate(t.Context(), open(t, below, hubKey), hub, CSR(t, Key(t), nil), p.Now)),
+		"a CA below the first hub's": second(ca.IssueIntermediate(t.Context(), p.IssuingDriver, hub, CSR(t, Key(t), nil), p.Now)),
+	} {
+		if !errors.Is(err, fault.CodeIssuerInvalid) {
+			t.Errorf("%s: %v, want %s", what, err, fault.CodeIssuerInvalid)
+		}
+	}
+	if _, err := ca.IssueIntermediate(t.Context(), driver, id(t, identity.Node, "n1"), CSR(t, hubKey, nil), p.Now); err == nil {
+		t.Error("a node got a CA")
+	}
+	if _, err := ca.IssueIntermediate(t.Context(), driver, hub, []byte("no request"), p.Now); !errors.Is(err, fault.CodeCSRInvalid) {
+		t.Errorf("bytes that are no request: %v", err)
+	}
+}
+
+func second(_ []byte, err error) error { return err }
 
 // template is a proper template for node n1.
 func template(t testing.TB, p *PKI, csr []byte) ca.Template {

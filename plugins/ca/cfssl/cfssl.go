@@ -110,7 +110,7 @@ func (d *Driver) check(t ca.Template) error {
 	if _, ok := profiles[t.Profile]; !ok {
 		return fmt.Errorf("profile %q is not known", t.Profile)
 	}
-	if (t.URI == nil) != (t.Profile == ca.ProfileIntermediate) {
+	if _, isCA := t.Profile.PathLen(); (t.URI == nil) != isCA {
 		return fmt.Errorf("profile %q with URI %v: a leaf has exactly one, a CA none", t.Profile, t.URI)
 	}
 	if t.URI == nil && len(t.DNSNames)+len(t.IPs) > 0 {
@@ -169,6 +169,13 @@ var profiles = map[ca.Profile]*config.SigningProfile{
 		Expiry:       ca.IntermediateTTL,
 		ExpiryString: ca.IntermediateTTL.String(),
 		CAConstraint: config.CAConstraint{IsCA: true, MaxPathLen: 0, MaxPathLenZero: true},
+		CSRWhitelist: keyOnly(),
+	},
+	ca.ProfileHubCA: {
+		Usage:        []string{"cert sign", "crl sign"},
+		Expiry:       ca.IntermediateTTL,
+		ExpiryString: ca.IntermediateTTL.String(),
+		CAConstraint: config.CAConstraint{IsCA: true, MaxPathLen: 1},
 		CSRWhitelist: keyOnly(),
 	},
 }
