@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"context"
@@ -125,6 +127,30 @@ func loadConfig(path string) (config, error) {
 	return c, c.validate(path)
 }
 
+// configText writes the settings of a new hub; all others have defaults.
+func configText(domain, name, listen, advertise, metrics, driver, url, passphraseFile string) ([]byte, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Configuration of hub %s of domain %s. Paths are relative to this file.\n", name, domain)
+	fmt.Fprintf(&b, "domain: %q\nname: %q\nlisten: %q\n", domain, name, listen)
+	if advertise != "" && advertise != listen {
+		fmt.Fprintf(&b, "advertise: %q\n", advertise)
+	}
+	where := "path: store.db"
+	if url != "" {
+		where = fmt.Sprintf("url: %q", url)
+	}
+	fmt.Fprintf(&b, "metrics: %q\nstore:\n  driver: %s\n  %s\nkeys:\n  driver: file\n  dir: keys\n", metrics, driver, where)
+	if passphraseFile != "" {
+		path, err := filepath.Abs(passphraseFile)
+		if err != nil {
+			return nil, fault.New(fault.CodeIO, "find %s: %w", passphraseFile, err)
+		}
+		fmt.Fprintf(&b, "  passphraseFile: %q\n", path)
+	}
+	b.WriteString("ca:\n  driver: cfssl\n  dir: ca\ntls:\n  certificate: tls/hub.pem\n  key: tls/hub.key\nlog:\n  format: text\n  level: info\n")
+	return []byte(b.String()), nil
+}
+
 func (c config) validate(path string) error {
 	if err := identity.ValidDomain(c.Domain); err != nil {
 		return fault.New(fault.CodeConfig, "%s: domain: %w", path, err)
@@ -170,16 +196,30 @@ func (c config) keys() (sign.Driver, error) {
 	return builtin.Signer(c.Keys.Driver, c.Keys.Dir, passphrase)
 }
 
-// authority opens the CA that issues nodes' certificates.
-func (c config) authority(ctx context.Context, log *slog.Logger) (*ca.Authority, error) {
-	bundle, err := os.ReadFile(filepath.Join(c.CA.Dir, "root.pem"))
-	if err != nil {
-		return nil, fault.New(fault.CodeIO, "read the CA bundle: %w", err)
+// hubCA opens the CA that makes issuing CAs for hubs that join. The driver is nil
+// when its key is not here, the chain when not even its certificate is.
+func (c config) hubCA(ctx context.Context, log *slog.Logger) (driver ca.Driver, chain [][]byte, err error) {
+	path := filepath.Join(c.CA.Dir, hubCAName+".pem")
+	if _, err := os.Stat(path); os.IsNotExist(err) {
+		return nil, nil, nil
 	}
-	issuer, err := readCertificate(filepath.Join(c.CA.Dir, "intermediate.pem"))
+	cert, err := readCertificate(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	chain = [][]byte{cert.Raw}
+	key, err := c.caKey(ctx, hubCAName)
+	if fault.CodeOf(err) == fault.CodeKeyNotFound {
+		return nil, chain, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	driver, err = builtin.CA(c.CA.Driver, cert, key, log)
+	return driver, chain, err
+}
+
+func (c config) caKey(ctx context.Context, name string) (crypto.Signer, error) {
 	passphrase, err := readPassphrase(c.Keys.PassphraseFile)
 	if err != nil {
 		return nil, err
@@ -188,7 +228,21 @@ func (c config) authority(ctx context.Context, log *slog.Logger) (*ca.Authority,
 	if err != nil {
 		return nil, err
 	}
-	key, err := keys.Open(ctx, "intermediate")
+	return keys.Open(ctx, name)
+}
+
+// authority opens the CA that issues nodes' certificates; above is what may stand
+// between it and the root.
+func (c config) authority(ctx context.Context, above [][]byte, log *slog.Logger) (*ca.Authority, error) {
+	bundle, err := os.ReadFile(filepath.Join(c.CA.Dir, "root.pem"))
+	if err != nil {
+		return nil, fault.New(fault.CodeIO, "read the CA bundle: %w", err)
+	}
+	issuer, err := readCertificate(filepath.Join(c.CA.Dir, "intermediate.pem"))
+	if err != nil {
+		return nil, err
+	}
+	key, err := c.caKey(ctx, "intermediate")
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +250,7 @@ func (c config) authority(ctx context.Context, log *slog.Logger) (*ca.Authority,
 	if err != nil {
 		return nil, err
 	}
-	return ca.New(c.Domain, driver, bundle, ca.Options{})
+	return ca.New(c.Domain, driver, bundle, ca.Options{Intermediates: above})
 }
 
 func readCertificate(path string) (*x509.Certificate, error) {

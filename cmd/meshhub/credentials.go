@@ -78,7 +78,12 @@ func (o *issueOptions) run(ctx context.Context, out io.Writer) error {
 	if _, err := os.Stat(to.Cert); err != nil && len(entries) > 0 {
 		return usage(fmt.Errorf("--out %s is not empty and holds no certificate of %s; name a new directory", o.out, o.operator))
 	}
-	authority, err := c.authority(ctx, slog.New(slog.DiscardHandler))
+	log := slog.New(slog.DiscardHandler)
+	_, above, err := c.hubCA(ctx, log)
+	if err != nil {
+		return err
+	}
+	authority, err := c.authority(ctx, above, log)
 	if err != nil {
 		return err
 	}

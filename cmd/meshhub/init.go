@@ -175,6 +175,9 @@ func claim(dir string) (made bool, err error) {
 	return false, fault.New(fault.CodeInitNotEmpty, "%s is not empty", dir)
 }
 
+// hubCAName is the name of the files of the CA that makes issuing CAs for hubs.
+const hubCAName = "hubs"
+
 // ours are the names that init makes, in a directory of their own.
 var ours = []string{"keys", "root", "ca", "tls", "admin", "store.db", configName}
 
@@ -278,6 +281,17 @@ func (g *genesis) makeCA(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	hubKey, err := g.create(ctx, "ca", hubCAName, sign.ECDSAP256)
+	if err != nil {
+		return err
+	}
+	hubDER, err := ca.NewHubCA(ctx, rootDriver, g.domain, hubKey.CryptoSigner(), g.now)
+	if err != nil {
+		return err
+	}
+	if err := g.write(pemOf(hubDER), 0o644, "ca", hubCAName+".pem"); err != nil {
+		return err
+	}
 	g.bundle = pemOf(rootDER)
 	if err := g.write(g.bundle, 0o644, "ca", "root.pem"); err != nil {
 		return err
@@ -294,7 +308,11 @@ func pemOf(der []byte) []byte {
 }
 
 func (g *genesis) write(data []byte, perm os.FileMode, elem ...string) error {
-	path := g.path(elem...)
+	return writeFile(g.path(elem...), data, perm)
+}
+
+// writeFile writes a file durably, and makes its directory.
+func writeFile(path string, data []byte, perm os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fault.New(fault.CodeIO, "make %s: %w", filepath.Dir(path), err)
 	}
@@ -422,26 +440,11 @@ contexts:
 
 // makeConfig writes meshhub.yaml: the last step, which makes the directory a hub.
 func (g *genesis) makeConfig(context.Context) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# Configuration of hub %s of domain %s. Paths are relative to this file.\n", g.name, g.domain)
-	fmt.Fprintf(&b, "domain: %q\nname: %q\nlisten: %q\n", g.domain, g.name, g.listen)
-	if g.advertise != "" {
-		fmt.Fprintf(&b, "advertise: %q\n", g.advertise)
+	text, err := configText(g.domain, g.name, g.listen, g.advertise, g.metrics, g.driver, g.url, g.initOptions.passphrase)
+	if err != nil {
+		return err
 	}
-	store := "path: store.db"
-	if g.url != "" {
-		store = fmt.Sprintf("url: %q", g.url)
-	}
-	fmt.Fprintf(&b, "metrics: %q\nstore:\n  driver: %s\n  %s\nkeys:\n  driver: file\n  dir: keys\n", g.metrics, g.driver, store)
-	if g.initOptions.passphrase != "" {
-		path, err := filepath.Abs(g.initOptions.passphrase)
-		if err != nil {
-			return fault.New(fault.CodeIO, "find %s: %w", g.initOptions.passphrase, err)
-		}
-		fmt.Fprintf(&b, "  passphraseFile: %q\n", path)
-	}
-	b.WriteString("ca:\n  driver: cfssl\n  dir: ca\ntls:\n  certificate: tls/hub.pem\n  key: tls/hub.key\nlog:\n  format: text\n  level: info\n")
-	return g.write([]byte(b.String()), 0o600, configName)
+	return g.write(text, 0o600, configName)
 }
 
 func (g *genesis) nextSteps(out io.Writer) {
@@ -456,6 +459,9 @@ Next:
   1. Take the root keys and the CA's root key offline; the hub runs without them:
        %[6]s
        %[7]s
+     Keep a copy of the keys that admit further hubs, should this one be lost:
+       %[11]s
+       %[12]s
   2. Run the hub:
        meshhub run --config %[8]s
   3. Point meshctl at it:
@@ -467,5 +473,6 @@ Next:
        meshagent run --config ./agent/meshagent.yaml
 `, g.domain, dir, g.authority.Pin(), g.rootKeys, g.rootThreshold,
 		filepath.Join(dir, "root", "root-*.key"), filepath.Join(dir, "ca", "root.key"),
-		filepath.Join(dir, "meshhub.yaml"), filepath.Join(dir, "admin", "context.yaml"), hub)
+		filepath.Join(dir, "meshhub.yaml"), filepath.Join(dir, "admin", "context.yaml"), hub,
+		filepath.Join(dir, "keys", keyring.KeysetKey+".key"), filepath.Join(dir, "ca", hubCAName+".key"))
 }

@@ -29,7 +29,7 @@ func main() {
 
 // execute runs one command line and gives the exit code of the documented table.
 func execute(ctx context.Context, io *cliutil.IO, args []string) int {
-	root := newRoot()
+	root := newRoot(io)
 	root.SetArgs(append([]string{}, args...)) // not nil, or cobra takes the process's own
 	root.SetOut(io.Out)
 	root.SetErr(io.Err)
@@ -56,7 +56,7 @@ func arguments(c *cobra.Command) {
 	}
 }
 
-func newRoot() *cobra.Command {
+func newRoot(io *cliutil.IO) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "meshhub",
 		Short:         "Control-plane daemon of a MeshKit domain",
@@ -68,7 +68,7 @@ func newRoot() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(newInit(), newRun(), newKey(), newRootKeys(), newCredentials())
+	root.AddCommand(newInit(), newJoin(io), newRun(), newKey(), newRootKeys(), newCredentials())
 	arguments(root)
 	return root
 }

@@ -105,7 +105,11 @@ func (o *runOptions) assemble(ctx context.Context, c config, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	authority, err := c.authority(ctx, log)
+	hubCA, above, err := c.hubCA(ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	authority, err := c.authority(ctx, above, log)
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +133,7 @@ func (o *runOptions) assemble(ctx context.Context, c config, log *slog.Logger) (
 		OpenLog: func(ctx context.Context) (*store.Log, error) {
 			return builtin.OpenLog(ctx, c.Store.Driver, c.Domain, builtin.StoreOptions{Path: c.Store.Path, URL: c.Store.URL})
 		},
+		HubCA: hubCA, HubCAChain: above, StoreURL: c.Store.URL,
 		TLS: source, SaveTLS: func() error { return source.SaveFiles(c.tlsFiles()) },
 		Listener: listener, Metrics: metrics, Registry: observe.NewRegistry("meshhub"), Logger: log, CertificateGrace: c.TLS.Grace,
 		Distribution: distribution.ServerConfig{

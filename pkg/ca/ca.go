@@ -54,9 +54,9 @@ type Profile string
 // The profiles. Nodes serve their local processes too, so they authenticate as
 // client and server, as hubs do; operators are clients only.
 const (
-	ProfileNode         Profile = "node"
-	ProfileHub          Profile = "hub"
-	ProfileOperator     Profile = "operator"
+	ProfileNode     Profile = "node"
+	ProfileHub      Profile = "hub"
+	ProfileOperator Profile = "operator"
 	// ProfileIntermediate is a CA that issues leaf certificates, ProfileHubCA one
 	// that makes such CAs for hubs that join.
 	ProfileIntermediate Profile = "intermediate"

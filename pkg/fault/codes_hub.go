@@ -34,6 +34,8 @@ const (
 	CodeSigningStopped   Code = "MK6051"
 	CodeOwnKey           Code = "MK6052"
 	CodeNoSuchHub        Code = "MK6053"
+	CodeHubExists        Code = "MK6055"
+	CodeNoHubCA          Code = "MK6056"
 	CodeKeysetKeyMissing Code = "MK6054"
 	CodeInitNotEmpty     Code = "MK6060"
 	CodeInitIncomplete   Code = "MK6061"
@@ -72,6 +74,8 @@ var hubCodes = []Entry{
 	{CodeViewLimit, Exhausted, "too many views", "The agents' capabilities and scope labels make more different views than the domain allows.", "Raise spec.limits.maxViews of DomainSettings, or use fewer label keys in scopes."},
 	{CodeSigningStopped, Unavailable, "hub cannot sign", "The hub's config key is not in the keyset that is in force, so agents would refuse what it signs.", "Run `meshctl key rotate` against this hub, or publish a keyset that lists it."},
 	{CodeOwnKey, Invalid, "hub will not drop its own key", "The key is the one that the answering hub signs with; without it the hub could publish nothing.", "Drop it through another hub, or rotate it with `meshctl key rotate`."},
+	{CodeHubExists, AlreadyExists, "hub name is taken", "A hub of that name is in the domain, and the token is not bound to the name.", "Choose another --name; or, if that hub is lost, make a token for it: `meshctl token create --hub --node HUB`."},
+	{CodeNoHubCA, Unavailable, "this hub cannot admit hubs", "Admitting a hub takes the keyset key and the key of the hub CA; the hub that was asked lacks one of them.", "Join through the hub that `meshhub init` made, or give this one keys/keyset.key and ca/hubs.key from its directory or your safe."},
 	{CodeNoSuchHub, NotFound, "no such hub", "The keyset lists no key for that hub.", "See `meshctl trust show`."},
 	{CodeKeysetKeyMissing, Unavailable, "keyset key is not here", "This hub does not hold the key that signs the keyset, so it cannot make a new one.", "Use a hub that holds keys/keyset.key, or sign the keyset offline and publish it with `meshctl trust publish`."},
 	{CodeInitNotEmpty, AlreadyExists, "directory is not empty", "`meshhub init` writes a new domain into an empty or absent directory and changes nothing else.", "Give another --data directory, or remove this one if it holds nothing you need."},

@@ -79,6 +79,12 @@ type Options struct {
 	// Keys holds the config key and, unless it is kept elsewhere, the keyset key.
 	Keys      sign.Driver
 	Authority *ca.Authority
+	// HubCA makes the issuing CAs of hubs that join, and HubCAChain is what leads
+	// from it to the root; nil when this hub admits none. StoreURL tells them where
+	// the log is, with StoreName.
+	HubCA      ca.Driver
+	HubCAChain [][]byte
+	StoreURL   string
 	// TLS is the hub's own certificate; SaveTLS, if set, keeps a renewed one.
 	TLS     *mtls.Source
 	SaveTLS func() error
@@ -223,6 +229,9 @@ func (h *Hub) strangers() *grpc.Server {
 func (h *Hub) joinService() *join.Service {
 	return join.New(join.Options{
 		Domain: h.opt.Domain, Replica: h.replica, Authority: h.opt.Authority, Hubs: h.hubs,
+		Admission: join.HubAdmission{
+			CA: h.opt.HubCA, Chain: h.opt.HubCAChain, Keyset: h.keys.WithHub, Follow: h.keys.Follow, StoreDriver: h.opt.StoreName, StoreURL: h.opt.StoreURL,
+		},
 		Anchors: func() *trust.Anchors {
 			if f := h.keys.Current(); f != nil {
 				return f.Anchors

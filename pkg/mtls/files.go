@@ -92,14 +92,14 @@ func LoadFiles(f Files) (*Source, error) {
 // loadKey takes the key that belongs to leaf: KEY, or KEY.next if a crash came
 // between writing the certificate and renaming the key.
 func loadKey(f Files, leaf *x509.Certificate) (crypto.Signer, error) {
-	key, err := readKey(f.Key)
+	key, err := ReadKey(f.Key)
 	if err != nil && fault.CodeOf(err) != fault.CodeKeyNotFound {
 		return nil, err
 	}
 	if err == nil && belongs(key, leaf) {
 		return key, nil
 	}
-	next, nextErr := readKey(f.nextKey())
+	next, nextErr := ReadKey(f.nextKey())
 	if nextErr == nil && belongs(next, leaf) {
 		if err := durable.Rename(durable.OS, f.nextKey(), f.Key); err != nil {
 			return nil, fault.New(fault.CodeIO, "finish saving private key: %w", err)
@@ -117,7 +117,7 @@ func belongs(key crypto.Signer, leaf *x509.Certificate) bool {
 	return ok && public.Equal(leaf.PublicKey)
 }
 
-func readKey(path string) (crypto.Signer, error) {
+func ReadKey(path string) (crypto.Signer, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.CodeKeyNotFound, "no private key file %s", path)

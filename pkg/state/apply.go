@@ -99,6 +99,8 @@ func (st *step) fold() error {
 		return decode(st, st.tokenRevoked)
 	case KindNodeJoined:
 		return decode(st, st.nodeJoined)
+	case KindHubJoined:
+		return decode(st, st.hubJoined)
 	case KindNodeForgotten:
 		return decode(st, st.nodeForgotten)
 	case KindCertificateIssued:
@@ -143,7 +145,8 @@ func (st *step) termStarted(m *logv1.TermStarted) error {
 	if m.GetHub() == "" {
 		return bad(st.entry, "it names no hub")
 	}
-	h := &logv1.HubState{Hub: m.GetHub(), Address: m.GetAddress(), LastTerm: st.entry.GetTerm()}
+	before, _ := st.Hub(m.GetHub())
+	h := &logv1.HubState{Hub: m.GetHub(), Address: m.GetAddress(), LastTerm: st.entry.GetTerm(), JoinedSeq: before.GetJoinedSeq()}
 	st.hubs, _, _ = st.hubs.Insert([]byte(m.GetHub()), h)
 	return nil
 }
@@ -185,6 +188,32 @@ func (st *step) nodeOf(identity string) (string, bool) {
 		return "", false
 	}
 	return identity[len(prefix):], true
+}
+
+// hubJoined lists a hub. Its keyset is checked by whoever proposes it, as that of
+// TrustUpdated is.
+func (st *step) hubJoined(m *logv1.HubJoined) error {
+	if m.GetHub() == "" || m.GetAddress() == "" || m.GetCertificate() == nil || m.GetIssuer() == nil || len(m.GetKeyset()) == 0 {
+		return bad(st.entry, "it lacks the hub's name, address, certificates or keyset")
+	}
+	for _, c := range []*logv1.CertificateIssued{m.GetCertificate(), m.GetIssuer()} {
+		if err := st.checkCertificate(c); err != nil {
+			return err
+		}
+	}
+	if err := st.CheckHubJoin(m.GetTokenId(), m.GetHub(), timeOf(st.entry)); err != nil {
+		return bad(st.entry, "hub %q may not join: %w", m.GetHub(), err)
+	}
+	st.spend(m.GetTokenId())
+	st.hubs, _, _ = st.hubs.Insert([]byte(m.GetHub()), &logv1.HubState{Hub: m.GetHub(), Address: m.GetAddress(), JoinedSeq: st.entry.GetSeq()})
+	st.certificates, _, _ = st.certificates.Insert([]byte(m.GetCertificate().GetIdentity()), m.GetCertificate())
+	st.certificates, _, _ = st.certificates.Insert([]byte(m.GetIssuer().GetIdentity()), m.GetIssuer())
+	st.keyset = m.GetKeyset()
+	if len(m.GetCaBundle()) > 0 {
+		st.caBundle = m.GetCaBundle()
+	}
+	st.effect.Trust = true
+	return st.remember(m.GetFingerprint())
 }
 
 func (st *step) trustUpdated(m *logv1.TrustUpdated) error {

@@ -12,9 +12,15 @@ import (
 	"github.com/meshkit/meshkit/pkg/fault"
 )
 
-// CheckToken tells whether the token may admit node at now: nil, or why not. It
-// does not check the secret: compare the token's hash first.
-func (s *State) CheckToken(id, node string, now time.Time) error {
+// Roles of a join token.
+const (
+	RoleNode = "node"
+	RoleHub  = "hub"
+)
+
+// CheckToken tells whether the token may admit a node or hub of that name at now:
+// nil, or why not. It does not check the secret: compare the token's hash first.
+func (s *State) CheckToken(id, role, name string, now time.Time) error {
 	t, ok := s.Token(id)
 	switch {
 	case !ok:
@@ -25,8 +31,11 @@ func (s *State) CheckToken(id, node string, now time.Time) error {
 		return fault.New(fault.CodeTokenExpired, "join token %s expired at %s", id, t.GetToken().GetExpiresAt().AsTime().Format(time.RFC3339))
 	case t.GetUsed() >= t.GetToken().GetUses():
 		return fault.New(fault.CodeTokenUsed, "join token %s has no use left of %d", id, t.GetToken().GetUses())
-	case t.GetToken().GetNode() != "" && t.GetToken().GetNode() != node:
-		return fault.New(fault.CodeTokenBound, "join token %s is for node %q, not %q", id, t.GetToken().GetNode(), node)
+	case (t.GetToken().GetRole() == RoleHub) != (role == RoleHub):
+		return fault.New(fault.CodeTokenBound, "join token %s does not admit a %s", id, role).
+			WithRemedy("Make a token for it: `meshctl token create` for a node, `meshctl token create --hub` for a hub.")
+	case t.GetToken().GetNode() != "" && t.GetToken().GetNode() != name:
+		return fault.New(fault.CodeTokenBound, "join token %s is for %s %q, not %q", id, role, t.GetToken().GetNode(), name)
 	}
 	return nil
 }
@@ -34,7 +43,7 @@ func (s *State) CheckToken(id, node string, now time.Time) error {
 // CheckJoin tells whether node may join with the token at now: CheckToken, and
 // the name is free or the token is bound to it.
 func (s *State) CheckJoin(id, node string, now time.Time) error {
-	if err := s.CheckToken(id, node, now); err != nil {
+	if err := s.CheckToken(id, RoleNode, node, now); err != nil {
 		return err
 	}
 	t, _ := s.Token(id)
@@ -43,6 +52,32 @@ func (s *State) CheckJoin(id, node string, now time.Time) error {
 			WithRemedy("If that node is gone, run `meshctl agent forget %s`; to let it join again, `meshctl token create --node %s`; or choose another --node name.", node, node)
 	}
 	return nil
+}
+
+// CheckHubJoin tells whether a hub may join with the token at now. A token that is
+// bound to a name admits a hub of that name again, one that was lost.
+func (s *State) CheckHubJoin(id, hub string, now time.Time) error {
+	if err := s.CheckToken(id, RoleHub, hub, now); err != nil {
+		return err
+	}
+	t, _ := s.Token(id)
+	_, taken := s.Hub(hub)
+	switch {
+	case taken && t.GetToken().GetNode() != hub:
+		return fault.New(fault.CodeHubExists, "hub %q is in the domain already", hub).
+			WithRemedy("Choose another --name; or, if that hub is lost, `meshctl token create --hub --node %s`.", hub)
+	case !taken && s.hubs.Len() >= MaxHubs:
+		return fault.New(fault.CodeRequestTooLarge, "the domain has %d hubs, its limit", s.hubs.Len())
+	}
+	return nil
+}
+
+// spend uses up one use of a token that exists.
+func (st *step) spend(token string) {
+	old, _ := st.Token(token)
+	t := proto.CloneOf(old)
+	t.Used++
+	st.tokens, _, _ = st.tokens.Insert([]byte(token), t)
 }
 
 func (st *step) tokenCreated(m *logv1.TokenCreated) error {
@@ -95,11 +130,7 @@ func (st *step) nodeJoined(m *logv1.NodeJoined) error {
 	if err := st.CheckJoin(m.GetTokenId(), m.GetNode(), timeOf(st.entry)); err != nil {
 		return bad(st.entry, "node %q may not join: %w", m.GetNode(), err)
 	}
-	old, _ := st.Token(m.GetTokenId())
-	t := proto.CloneOf(old)
-	t.Used++
-	st.tokens, _, _ = st.tokens.Insert([]byte(m.GetTokenId()), t)
-
+	st.spend(m.GetTokenId())
 	_, again := st.Node(m.GetNode())
 	n := &logv1.NodeState{
 		Node: m.GetNode(), Labels: m.GetLabels(), TokenId: m.GetTokenId(), JoinedAt: st.entry.GetTime(),

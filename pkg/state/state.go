@@ -49,6 +49,8 @@ const (
 	// MaxTokens is above how many tokens the dead ones are dropped, and how many
 	// live ones a hub lets operators make.
 	MaxTokens = 10_000
+	// MaxHubs is how many hubs a domain admits.
+	MaxHubs = 64
 	// MaxNodes is how many nodes a domain admits.
 	MaxNodes = 100_000
 	// MaxRoots is how many root versions are kept for nodes that were away.
@@ -63,6 +65,7 @@ const (
 	KindTokenCreated      = "TokenCreated"
 	KindTokenRevoked      = "TokenRevoked"
 	KindNodeJoined        = "NodeJoined"
+	KindHubJoined         = "HubJoined"
 	KindNodeForgotten     = "NodeForgotten"
 	KindCertificateIssued = "CertificateIssued"
 	KindTrustUpdated      = "TrustUpdated"
@@ -319,7 +322,10 @@ func (s *State) Certificate(identity string) (*logv1.CertificateIssued, bool) {
 	return s.certificates.Get([]byte(identity))
 }
 
-// Hubs yields the hubs that led a term, by name.
+// Hub gives the hub of a name that joined or led a term.
+func (s *State) Hub(name string) (*logv1.HubState, bool) { return s.hubs.Get([]byte(name)) }
+
+// Hubs yields the hubs that joined or led a term, by name.
 func (s *State) Hubs() iter.Seq[*logv1.HubState] { return values(s.hubs) }
 
 // Request finds the outcome of a request id.

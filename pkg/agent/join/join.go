@@ -36,22 +36,19 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/meshkit/meshkit/pkg/agent"
 	"github.com/meshkit/meshkit/pkg/agent/local"
 	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
-	"github.com/meshkit/meshkit/pkg/backoff"
+	"github.com/meshkit/meshkit/pkg/client"
 	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
 	"github.com/meshkit/meshkit/pkg/trust"
-	"github.com/meshkit/meshkit/pkg/wire"
 )
 
 // DefaultTimeout bounds a join when Request has none.
@@ -258,54 +255,11 @@ func readKey(path string) (*ecdsa.PrivateKey, error) {
 
 // ask sends the request until it is answered, for good or ill.
 func ask(ctx context.Context, r Request, p *pending) (*identityv1.JoinResponse, identity.ID, error) {
-	config, captured, err := mtls.PinnedClientConfig(r.Pin)
-	if err != nil {
-		return nil, identity.ID{}, err
-	}
-	// gRPC tells of a failed handshake only in words: keep the error itself.
-	var refused atomic.Pointer[error]
-	verify := config.VerifyConnection
-	config.VerifyConnection = func(cs tls.ConnectionState) error {
-		err := verify(cs)
-		if err != nil {
-			refused.Store(&err)
-		}
-		return err
-	}
-	opts := append(wire.DialOptions(wire.DialConfig{}), grpc.WithTransportCredentials(credentials.NewTLS(config)))
-	conn, err := grpc.NewClient("passthrough:///"+r.Hub, append(opts, r.DialOptions...)...)
-	if err != nil {
-		return nil, identity.ID{}, fault.New(fault.CodeJoinArguments, "connect to hub %s: %w", r.Hub, err)
-	}
-	defer conn.Close()
-	client := identityv1.NewIdentityServiceClient(conn)
-	pause := backoff.New(backoff.Policy{Base: 200 * time.Millisecond, Cap: 3 * time.Second})
-	for {
-		answer, err := client.Join(ctx, &identityv1.JoinRequest{Token: r.Token, Node: r.Node, Csr: p.csr, RequestId: p.requestID})
-		if err == nil {
-			return answer, captured.Hub(), nil
-		}
-		if why := refused.Load(); why != nil {
-			return nil, identity.ID{}, *why
-		}
-		wait, hinted := wire.RetryAfter(err)
-		switch k := fault.KindOf(err); {
-		case k == fault.Unavailable, k == fault.Unknown:
-			p.unsure = true
-		case k == fault.Exhausted && hinted: // too many requests from this host
-		case k == fault.Timeout, k == fault.Canceled:
-			p.unsure = true
-			fallthrough
-		default:
-			return nil, identity.ID{}, fmt.Errorf("join through hub %s: %w", r.Hub, err)
-		}
-		if !hinted {
-			wait = pause.Next()
-		}
-		if backoff.Sleep(ctx, wait) != nil {
-			return nil, identity.ID{}, fmt.Errorf("join through hub %s: %w", r.Hub, err)
-		}
-	}
+	got, err := client.AskPinned(ctx, r.Hub, r.Pin, r.DialOptions, func(ctx context.Context, c identityv1.IdentityServiceClient) (*identityv1.JoinResponse, error) {
+		return c.Join(ctx, &identityv1.JoinRequest{Token: r.Token, Node: r.Node, Csr: p.csr, RequestId: p.requestID})
+	})
+	p.unsure = p.unsure || got.Unsure
+	return got.Answer, got.Hub, err
 }
 
 // store verifies the answer and writes the data directory.

@@ -34,6 +34,7 @@ type tokenCreateOptions struct {
 	ttl       time.Duration
 	uses      uint32
 	node      string
+	hub       bool
 	requestID string
 	output    string
 }
@@ -44,9 +45,10 @@ func newTokenCreate(app *cliutil.App) *cobra.Command {
 		Use:   "create",
 		Short: "Make a join token",
 		Long: `Create makes a join token and prints it on stdout, where it is shown this once. On stderr it prints the command for the
-node. -o json prints the token with its id, expiry, hub address and CA pin.`,
+node. With --hub the token admits hubs instead of nodes. -o json prints the token with its id, expiry, hub address and CA pin.`,
 		Example: `  meshctl token create --label region=eu --ttl 1h --uses 1
   meshctl token create --node eu-1 -o json
+  meshctl token create --hub --uses 2
   TOKEN=$(meshctl token create --uses 20 --label region=us)`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
@@ -54,8 +56,9 @@ node. -o json prints the token with its id, expiry, hub address and CA pin.`,
 	fl := cmd.Flags()
 	fl.StringArrayVar(&o.labels, "label", nil, "label of the nodes that join with it, KEY=VALUE (repeatable)")
 	fl.DurationVar(&o.ttl, "ttl", time.Hour, "how long it is good for, at most 720h")
-	fl.Uint32Var(&o.uses, "uses", 1, "how many nodes may join with it, at most 10000")
-	fl.StringVar(&o.node, "node", "", "admit only the node of this name")
+	fl.Uint32Var(&o.uses, "uses", 1, "how many may join with it, at most 10000")
+	fl.StringVar(&o.node, "node", "", "admit only the node, or hub, of this name")
+	fl.BoolVar(&o.hub, "hub", false, "admit hubs, which meshhub join adds to the domain")
 	fl.StringVar(&o.requestID, "request-id", "", "idempotency key of an earlier try; made up when empty")
 	fl.StringVarP(&o.output, "output", "o", "", "table, json, yaml or jsonpath=EXPRESSION")
 	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(cliutil.DocumentFormats, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
@@ -71,13 +74,19 @@ func (o *tokenCreateOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	role, what := "node", "node"
+	if o.hub {
+		if role, what = "hub", "hub"; len(labels) > 0 {
+			return cliutil.Usagef("--label and --hub exclude each other: hubs have no labels")
+		}
+	}
 	if o.ttl <= 0 || o.uses == 0 {
 		return cliutil.Usagef("--ttl and --uses must be above 0")
 	}
 	id := cmp.Or(o.requestID, o.app.NewID())
 	o.app.Verbosef("request id %s", id)
 	return o.app.Call(cmd, func(ctx context.Context, c *client.Client) error {
-		t, err := c.CreateToken(ctx, &adminv1.CreateTokenRequest{Labels: labels, Ttl: durationpb.New(o.ttl), Uses: o.uses, Node: o.node, RequestId: id})
+		t, err := c.CreateToken(ctx, &adminv1.CreateTokenRequest{Labels: labels, Ttl: durationpb.New(o.ttl), Uses: o.uses, Node: o.node, Role: role, RequestId: id})
 		if err != nil {
 			return o.app.Unknown(err, id)
 		}
@@ -85,23 +94,27 @@ func (o *tokenCreateOptions) run(cmd *cobra.Command) error {
 			return o.app.IO.PrintDocument(format, cliutil.ProtoJSON(t))
 		}
 		o.app.IO.Outf("%s", cliutil.Clean(t.GetToken()))
-		o.app.IO.Notef("token %s is good until %s for %s; it is not shown again. On the node:", t.GetId(), t.GetExpiresAt().AsTime().Local().Format(time.RFC3339), joins(o.uses))
-		o.app.IO.Notef("  %s", joinCommand(cmp.Or(t.GetHub(), c.Hub()), o.node, t))
+		o.app.IO.Notef("token %s is good until %s for %s; it is not shown again. On the %s:", t.GetId(), t.GetExpiresAt().AsTime().Local().Format(time.RFC3339), joins(o.uses, what), what)
+		o.app.IO.Notef("  %s", joinCommand(role, cmp.Or(t.GetHub(), c.Hub()), o.node, t))
 		return nil
 	})
 }
 
-func joins(n uint32) string {
+func joins(n uint32, what string) string {
 	if n == 1 {
-		return "1 node"
+		return "1 " + what
 	}
-	return fmt.Sprintf("%d nodes", n)
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
-func joinCommand(hub, node string, t *adminv1.CreateTokenResponse) string {
-	line := fmt.Sprintf("meshagent join --hub %s --token %s --ca-pin %s --data ./agent", cliutil.ShellQuote(hub), cliutil.ShellQuote(t.GetToken()), cliutil.ShellQuote(t.GetCaPin()))
-	if node != "" {
-		line += " --node " + cliutil.ShellQuote(node)
+func joinCommand(role, hub, name string, t *adminv1.CreateTokenResponse) string {
+	program, flag, dir := "meshagent", "--node", "./agent"
+	if role == "hub" {
+		program, flag, dir = "meshhub", "--name", "./"+cmp.Or(name, "hub2")
+	}
+	line := fmt.Sprintf("%s join --hub %s --token %s --ca-pin %s --data %s", program, cliutil.ShellQuote(hub), cliutil.ShellQuote(t.GetToken()), cliutil.ShellQuote(t.GetCaPin()), dir)
+	if name != "" {
+		line += " " + flag + " " + cliutil.ShellQuote(name)
 	}
 	return line
 }

@@ -68,6 +68,7 @@ var methods = map[string]who{
 	"/meshkit.admin.v1.TrustService/PublishTrust":     operator,
 	"/meshkit.control.v1.ControlService/Stream":       node,
 	"/meshkit.identity.v1.IdentityService/Join":       anyone | node | hub | operator,
+	"/meshkit.identity.v1.IdentityService/JoinHub":    anyone | hub | operator,
 	"/meshkit.identity.v1.IdentityService/Renew":      node | operator,
 }
 

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -102,7 +103,7 @@ func (s *Fleet) CreateToken(ctx context.Context, in *adminv1.CreateTokenRequest)
 		// that is takes its place.
 		s.shown.put(in.GetRequestId(), out)
 		return req.proposal(state.KindTokenCreated, &logv1.TokenCreated{
-			Id: id, Hash: hash[:], Labels: in.GetLabels(), ExpiresAt: out.ExpiresAt, Uses: uses, Node: in.GetNode(), Role: "node", Fingerprint: req.fingerprint,
+			Id: id, Hash: hash[:], Labels: in.GetLabels(), ExpiresAt: out.ExpiresAt, Uses: uses, Node: in.GetNode(), Role: cmp.Or(in.GetRole(), state.RoleNode), Fingerprint: req.fingerprint,
 		}), nil
 	})
 	if errors.Is(err, errReplayed) {
@@ -136,8 +137,10 @@ func checkToken(in *adminv1.CreateTokenRequest) (ttl time.Duration, uses uint32,
 		return 0, 0, fault.New(fault.CodeBadRequest, "uses: %d is more than %d", uses, maxUses)
 	case in.GetNode() != "" && (len(in.GetNode()) > 63 || identity.ValidName(in.GetNode()) != nil):
 		return 0, 0, fault.New(fault.CodeBadRequest, "node: %s is not a node name", safetext.Quote(in.GetNode()))
-	case in.GetRole() != "" && in.GetRole() != "node":
-		return 0, 0, fault.New(fault.CodeBadRequest, "role: %s: this release admits nodes with tokens, and hubs with `meshhub init`", safetext.Quote(in.GetRole()))
+	case in.GetRole() != "" && in.GetRole() != state.RoleNode && in.GetRole() != state.RoleHub:
+		return 0, 0, fault.New(fault.CodeBadRequest, "role: %s is neither node nor hub", safetext.Quote(in.GetRole()))
+	case in.GetRole() == state.RoleHub && len(in.GetLabels()) > 0:
+		return 0, 0, fault.New(fault.CodeBadRequest, "labels: hubs have none")
 	}
 	if err := resource.ValidLabels(in.GetLabels()); err != nil {
 		return 0, 0, fault.New(fault.CodeBadRequest, "labels: %w", err)

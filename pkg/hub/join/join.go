@@ -14,7 +14,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"crypto/x509"
 	"errors"
 	"strings"
 	"time"
@@ -42,7 +41,7 @@ const (
 	maxRequestID = 64
 )
 
-// Options of the service; all are required.
+// Options of the service; all but Admission are required.
 type Options struct {
 	Domain    string
 	Replica   *replica.Replica
@@ -51,6 +50,8 @@ type Options struct {
 	Anchors func() *trust.Anchors
 	// Hubs gives the addresses of the domain's hubs.
 	Hubs func() []string
+	// Admission is for hubs that join; without its CA there are none.
+	Admission HubAdmission
 }
 
 // Service implements identityv1.IdentityServiceServer.
@@ -159,12 +160,8 @@ func Parse(domain string, in *identityv1.JoinRequest) (*request, error) {
 	}
 	r := &request{JoinRequest: in, tokenID: id, hash: sha256.Sum256([]byte(token)), id: spiffe}
 	if in.GetRequestId() != "" {
-		key := in.GetCsr()
-		if csr, err := x509.ParseCertificateRequest(key); err == nil {
-			key = csr.RawSubjectPublicKeyInfo // a new request for the same key is the same request
-		}
 		h := sha256.New()
-		for _, part := range [][]byte{[]byte("join"), r.hash[:], []byte(in.GetNode()), key} {
+		for _, part := range [][]byte{[]byte("join"), r.hash[:], []byte(in.GetNode()), keyOf(in.GetCsr())} {
 			sum := sha256.Sum256(part)
 			h.Write(sum[:])
 		}

@@ -344,6 +344,33 @@ func (k *Keyring) DropHub(ctx context.Context, p Proposer, c Caller, hub, reason
 	return k.Current().Anchors.KeysetVersion(), nil
 }
 
+// WithHub makes the keyset that follows a state's, with a key of another hub in
+// place of those that it had. The caller commits it.
+func (k *Keyring) WithHub(ctx context.Context, st *state.State, hub string, key sign.PublicKey, now time.Time) (keyset, caBundle []byte, err error) {
+	if hub == k.opt.Hub {
+		return nil, nil, fault.New(fault.CodeOwnKey, "hub %s is the one that answers", hub)
+	}
+	anchors, err := Anchors(k.opt.Domain, st)
+	if err != nil {
+		return nil, nil, err
+	}
+	edit := trust.KeysetEdit{Add: map[string][]sign.PublicKey{hub: {key}}, Expires: expiry(anchors, now)}
+	for _, h := range anchors.Hubs() {
+		if h.Hub == hub && h.KeyID != key.KeyID() {
+			edit.DropKeys = append(edit.DropKeys, h.KeyID)
+		}
+	}
+	m, err := k.edit(ctx, anchors, edit)
+	if err != nil {
+		return nil, nil, err
+	}
+	// What agents would refuse must not get into the log.
+	if _, err := anchors.Update(m, now); err != nil {
+		return nil, nil, err
+	}
+	return m.GetKeyset(), m.GetCaBundle(), nil
+}
+
 // Publish installs metadata that was signed elsewhere.
 func (k *Keyring) Publish(ctx context.Context, p Proposer, c Caller, m *trustv1.Metadata, reason string) (*trust.Anchors, error) {
 	err := k.change(ctx, p, c, reason, func(*trust.Anchors, time.Time) (*trustv1.Metadata, error) { return m, nil })

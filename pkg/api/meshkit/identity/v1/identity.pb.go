@@ -185,6 +185,209 @@ func (x *JoinResponse) GetSpiffeId() string {
 	return ""
 }
 
+type JoinHubRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Token string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// Hub name: DNS label characters, at most 63.
+	Hub string `protobuf:"bytes,2,opt,name=hub,proto3" json:"hub,omitempty"`
+	// Where agents and operators reach the hub, host:port.
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// PKCS#10, DER: the hub's TLS key, and the key of its issuing CA. Their
+	// signatures prove possession of the keys.
+	Csr       []byte `protobuf:"bytes,4,opt,name=csr,proto3" json:"csr,omitempty"`
+	IssuerCsr []byte `protobuf:"bytes,5,opt,name=issuer_csr,json=issuerCsr,proto3" json:"issuer_csr,omitempty"`
+	// The config key, PEM "PUBLIC KEY", and its signature over the SHA-256 of
+	// "meshkit hub join" and, each with its length as 4 bytes before it, the CA
+	// pin, hub and the token's id: nobody can list a key that is not theirs.
+	ConfigKey   []byte `protobuf:"bytes,6,opt,name=config_key,json=configKey,proto3" json:"config_key,omitempty"`
+	ConfigProof []byte `protobuf:"bytes,7,opt,name=config_proof,json=configProof,proto3" json:"config_proof,omitempty"`
+	// Idempotency key, as in JoinRequest.
+	RequestId     string `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinHubRequest) Reset() {
+	*x = JoinHubRequest{}
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinHubRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinHubRequest) ProtoMessage() {}
+
+func (x *JoinHubRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinHubRequest.ProtoReflect.Descriptor instead.
+func (*JoinHubRequest) Descriptor() ([]byte, []int) {
+	return file_meshkit_identity_v1_identity_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *JoinHubRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *JoinHubRequest) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *JoinHubRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *JoinHubRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+func (x *JoinHubRequest) GetIssuerCsr() []byte {
+	if x != nil {
+		return x.IssuerCsr
+	}
+	return nil
+}
+
+func (x *JoinHubRequest) GetConfigKey() []byte {
+	if x != nil {
+		return x.ConfigKey
+	}
+	return nil
+}
+
+func (x *JoinHubRequest) GetConfigProof() []byte {
+	if x != nil {
+		return x.ConfigProof
+	}
+	return nil
+}
+
+func (x *JoinHubRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type JoinHubResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Domain string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	// DER, leaf first, then intermediates.
+	CertificateChain [][]byte `protobuf:"bytes,2,rep,name=certificate_chain,json=certificateChain,proto3" json:"certificate_chain,omitempty"`
+	// DER: the hub's issuing CA, then what leads to the root.
+	IssuerChain [][]byte     `protobuf:"bytes,3,rep,name=issuer_chain,json=issuerChain,proto3" json:"issuer_chain,omitempty"`
+	Trust       *v1.Metadata `protobuf:"bytes,4,opt,name=trust,proto3" json:"trust,omitempty"`
+	Hubs        []string     `protobuf:"bytes,5,rep,name=hubs,proto3" json:"hubs,omitempty"`
+	// Driver and URL of the domain's store, as this hub reaches it.
+	StoreDriver   string `protobuf:"bytes,6,opt,name=store_driver,json=storeDriver,proto3" json:"store_driver,omitempty"`
+	StoreUrl      string `protobuf:"bytes,7,opt,name=store_url,json=storeUrl,proto3" json:"store_url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinHubResponse) Reset() {
+	*x = JoinHubResponse{}
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinHubResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinHubResponse) ProtoMessage() {}
+
+func (x *JoinHubResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinHubResponse.ProtoReflect.Descriptor instead.
+func (*JoinHubResponse) Descriptor() ([]byte, []int) {
+	return file_meshkit_identity_v1_identity_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *JoinHubResponse) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *JoinHubResponse) GetCertificateChain() [][]byte {
+	if x != nil {
+		return x.CertificateChain
+	}
+	return nil
+}
+
+func (x *JoinHubResponse) GetIssuerChain() [][]byte {
+	if x != nil {
+		return x.IssuerChain
+	}
+	return nil
+}
+
+func (x *JoinHubResponse) GetTrust() *v1.Metadata {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
+func (x *JoinHubResponse) GetHubs() []string {
+	if x != nil {
+		return x.Hubs
+	}
+	return nil
+}
+
+func (x *JoinHubResponse) GetStoreDriver() string {
+	if x != nil {
+		return x.StoreDriver
+	}
+	return ""
+}
+
+func (x *JoinHubResponse) GetStoreUrl() string {
+	if x != nil {
+		return x.StoreUrl
+	}
+	return ""
+}
+
 type RenewRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
@@ -194,7 +397,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[2]
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -206,7 +409,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[2]
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -219,7 +422,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_identity_v1_identity_proto_rawDescGZIP(), []int{2}
+	return file_meshkit_identity_v1_identity_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -239,7 +442,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[3]
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -251,7 +454,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[3]
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -264,7 +467,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_identity_v1_identity_proto_rawDescGZIP(), []int{3}
+	return file_meshkit_identity_v1_identity_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RenewResponse) GetCertificateChain() [][]byte {
@@ -301,14 +504,35 @@ const file_meshkit_identity_v1_identity_proto_rawDesc = "" +
 	"\tspiffe_id\x18\x06 \x01(\tR\bspiffeId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\" \n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe4\x01\n" +
+	"\x0eJoinHubRequest\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
+	"\x03hub\x18\x02 \x01(\tR\x03hub\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x10\n" +
+	"\x03csr\x18\x04 \x01(\fR\x03csr\x12\x1d\n" +
+	"\n" +
+	"issuer_csr\x18\x05 \x01(\fR\tissuerCsr\x12\x1d\n" +
+	"\n" +
+	"config_key\x18\x06 \x01(\fR\tconfigKey\x12!\n" +
+	"\fconfig_proof\x18\a \x01(\fR\vconfigProof\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\b \x01(\tR\trequestId\"\xff\x01\n" +
+	"\x0fJoinHubResponse\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12+\n" +
+	"\x11certificate_chain\x18\x02 \x03(\fR\x10certificateChain\x12!\n" +
+	"\fissuer_chain\x18\x03 \x03(\fR\vissuerChain\x120\n" +
+	"\x05trust\x18\x04 \x01(\v2\x1a.meshkit.trust.v1.MetadataR\x05trust\x12\x12\n" +
+	"\x04hubs\x18\x05 \x03(\tR\x04hubs\x12!\n" +
+	"\fstore_driver\x18\x06 \x01(\tR\vstoreDriver\x12\x1b\n" +
+	"\tstore_url\x18\a \x01(\tR\bstoreUrl\" \n" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"Y\n" +
 	"\rRenewResponse\x12+\n" +
 	"\x11certificate_chain\x18\x01 \x03(\fR\x10certificateChain\x12\x1b\n" +
-	"\tca_bundle\x18\x02 \x01(\fR\bcaBundle2\xae\x01\n" +
+	"\tca_bundle\x18\x02 \x01(\fR\bcaBundle2\x84\x02\n" +
 	"\x0fIdentityService\x12K\n" +
-	"\x04Join\x12 .meshkit.identity.v1.JoinRequest\x1a!.meshkit.identity.v1.JoinResponse\x12N\n" +
+	"\x04Join\x12 .meshkit.identity.v1.JoinRequest\x1a!.meshkit.identity.v1.JoinResponse\x12T\n" +
+	"\aJoinHub\x12#.meshkit.identity.v1.JoinHubRequest\x1a$.meshkit.identity.v1.JoinHubResponse\x12N\n" +
 	"\x05Renew\x12!.meshkit.identity.v1.RenewRequest\x1a\".meshkit.identity.v1.RenewResponseBCZAgithub.com/meshkit/meshkit/pkg/api/meshkit/identity/v1;identityv1b\x06proto3"
 
 var (
@@ -323,27 +547,32 @@ func file_meshkit_identity_v1_identity_proto_rawDescGZIP() []byte {
 	return file_meshkit_identity_v1_identity_proto_rawDescData
 }
 
-var file_meshkit_identity_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_meshkit_identity_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_meshkit_identity_v1_identity_proto_goTypes = []any{
-	(*JoinRequest)(nil),   // 0: meshkit.identity.v1.JoinRequest
-	(*JoinResponse)(nil),  // 1: meshkit.identity.v1.JoinResponse
-	(*RenewRequest)(nil),  // 2: meshkit.identity.v1.RenewRequest
-	(*RenewResponse)(nil), // 3: meshkit.identity.v1.RenewResponse
-	nil,                   // 4: meshkit.identity.v1.JoinResponse.LabelsEntry
-	(*v1.Metadata)(nil),   // 5: meshkit.trust.v1.Metadata
+	(*JoinRequest)(nil),     // 0: meshkit.identity.v1.JoinRequest
+	(*JoinResponse)(nil),    // 1: meshkit.identity.v1.JoinResponse
+	(*JoinHubRequest)(nil),  // 2: meshkit.identity.v1.JoinHubRequest
+	(*JoinHubResponse)(nil), // 3: meshkit.identity.v1.JoinHubResponse
+	(*RenewRequest)(nil),    // 4: meshkit.identity.v1.RenewRequest
+	(*RenewResponse)(nil),   // 5: meshkit.identity.v1.RenewResponse
+	nil,                     // 6: meshkit.identity.v1.JoinResponse.LabelsEntry
+	(*v1.Metadata)(nil),     // 7: meshkit.trust.v1.Metadata
 }
 var file_meshkit_identity_v1_identity_proto_depIdxs = []int32{
-	5, // 0: meshkit.identity.v1.JoinResponse.trust:type_name -> meshkit.trust.v1.Metadata
-	4, // 1: meshkit.identity.v1.JoinResponse.labels:type_name -> meshkit.identity.v1.JoinResponse.LabelsEntry
-	0, // 2: meshkit.identity.v1.IdentityService.Join:input_type -> meshkit.identity.v1.JoinRequest
-	2, // 3: meshkit.identity.v1.IdentityService.Renew:input_type -> meshkit.identity.v1.RenewRequest
-	1, // 4: meshkit.identity.v1.IdentityService.Join:output_type -> meshkit.identity.v1.JoinResponse
-	3, // 5: meshkit.identity.v1.IdentityService.Renew:output_type -> meshkit.identity.v1.RenewResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	7, // 0: meshkit.identity.v1.JoinResponse.trust:type_name -> meshkit.trust.v1.Metadata
+	6, // 1: meshkit.identity.v1.JoinResponse.labels:type_name -> meshkit.identity.v1.JoinResponse.LabelsEntry
+	7, // 2: meshkit.identity.v1.JoinHubResponse.trust:type_name -> meshkit.trust.v1.Metadata
+	0, // 3: meshkit.identity.v1.IdentityService.Join:input_type -> meshkit.identity.v1.JoinRequest
+	2, // 4: meshkit.identity.v1.IdentityService.JoinHub:input_type -> meshkit.identity.v1.JoinHubRequest
+	4, // 5: meshkit.identity.v1.IdentityService.Renew:input_type -> meshkit.identity.v1.RenewRequest
+	1, // 6: meshkit.identity.v1.IdentityService.Join:output_type -> meshkit.identity.v1.JoinResponse
+	3, // 7: meshkit.identity.v1.IdentityService.JoinHub:output_type -> meshkit.identity.v1.JoinHubResponse
+	5, // 8: meshkit.identity.v1.IdentityService.Renew:output_type -> meshkit.identity.v1.RenewResponse
+	6, // [6:9] is the sub-list for method output_type
+	3, // [3:6] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_meshkit_identity_v1_identity_proto_init() }
@@ -357,7 +586,7 @@ func file_meshkit_identity_v1_identity_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_identity_v1_identity_proto_rawDesc), len(file_meshkit_identity_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

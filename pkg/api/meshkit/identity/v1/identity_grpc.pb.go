@@ -21,17 +21,23 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	IdentityService_Join_FullMethodName  = "/meshkit.identity.v1.IdentityService/Join"
-	IdentityService_Renew_FullMethodName = "/meshkit.identity.v1.IdentityService/Renew"
+	IdentityService_Join_FullMethodName    = "/meshkit.identity.v1.IdentityService/Join"
+	IdentityService_JoinHub_FullMethodName = "/meshkit.identity.v1.IdentityService/JoinHub"
+	IdentityService_Renew_FullMethodName   = "/meshkit.identity.v1.IdentityService/Renew"
 )
 
 // IdentityServiceClient is the client API for IdentityService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type IdentityServiceClient interface {
-	// Join spends a token use and issues the node's first certificate. It is the
-	// only call that needs no client certificate.
+	// Join spends a token use and issues the node's first certificate. It needs no
+	// client certificate.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
+	// JoinHub spends a use of a hub's token, issues the hub's certificate and the
+	// certificate of its issuing CA, and lists its config key in the keyset. It needs
+	// no client certificate. Only a hub that holds the keyset key and the key of the
+	// hub CA can answer.
+	JoinHub(ctx context.Context, in *JoinHubRequest, opts ...grpc.CallOption) (*JoinHubResponse, error)
 	// Renew issues a new certificate for the identity of the caller's own.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 }
@@ -54,6 +60,16 @@ func (c *identityServiceClient) Join(ctx context.Context, in *JoinRequest, opts 
 	return out, nil
 }
 
+func (c *identityServiceClient) JoinHub(ctx context.Context, in *JoinHubRequest, opts ...grpc.CallOption) (*JoinHubResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(JoinHubResponse)
+	err := c.cc.Invoke(ctx, IdentityService_JoinHub_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *identityServiceClient) Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RenewResponse)
@@ -68,9 +84,14 @@ func (c *identityServiceClient) Renew(ctx context.Context, in *RenewRequest, opt
 // All implementations must embed UnimplementedIdentityServiceServer
 // for forward compatibility.
 type IdentityServiceServer interface {
-	// Join spends a token use and issues the node's first certificate. It is the
-	// only call that needs no client certificate.
+	// Join spends a token use and issues the node's first certificate. It needs no
+	// client certificate.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
+	// JoinHub spends a use of a hub's token, issues the hub's certificate and the
+	// certificate of its issuing CA, and lists its config key in the keyset. It needs
+	// no client certificate. Only a hub that holds the keyset key and the key of the
+	// hub CA can answer.
+	JoinHub(context.Context, *JoinHubRequest) (*JoinHubResponse, error)
 	// Renew issues a new certificate for the identity of the caller's own.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	mustEmbedUnimplementedIdentityServiceServer()
@@ -85,6 +106,9 @@ type UnimplementedIdentityServiceServer struct{}
 
 func (UnimplementedIdentityServiceServer) Join(context.Context, *JoinRequest) (*JoinResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
+}
+func (UnimplementedIdentityServiceServer) JoinHub(context.Context, *JoinHubRequest) (*JoinHubResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method JoinHub not implemented")
 }
 func (UnimplementedIdentityServiceServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
@@ -128,6 +152,24 @@ func _IdentityService_Join_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IdentityService_JoinHub_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(JoinHubRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).JoinHub(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_JoinHub_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).JoinHub(ctx, req.(*JoinHubRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _IdentityService_Renew_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RenewRequest)
 	if err := dec(in); err != nil {
@@ -156,6 +198,10 @@ var IdentityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Join",
 			Handler:    _IdentityService_Join_Handler,
+		},
+		{
+			MethodName: "JoinHub",
+			Handler:    _IdentityService_JoinHub_Handler,
 		},
 		{
 			MethodName: "Renew",

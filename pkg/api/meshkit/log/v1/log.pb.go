@@ -591,6 +591,111 @@ func (x *TokenRevoked) GetId() string {
 	return ""
 }
 
+// HubJoined spends one use of a token, and lists the hub's config key in the
+// keyset that it carries.
+type HubJoined struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Hub         string                 `protobuf:"bytes,1,opt,name=hub,proto3" json:"hub,omitempty"`
+	Address     string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	TokenId     string                 `protobuf:"bytes,3,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	Certificate *CertificateIssued     `protobuf:"bytes,4,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// The hub's issuing CA.
+	Issuer *CertificateIssued `protobuf:"bytes,5,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// The keyset from here on, as in TrustUpdated.
+	Keyset   []byte `protobuf:"bytes,6,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	CaBundle []byte `protobuf:"bytes,7,opt,name=ca_bundle,json=caBundle,proto3" json:"ca_bundle,omitempty"`
+	// As in ChangeSet.
+	Fingerprint   []byte `protobuf:"bytes,8,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HubJoined) Reset() {
+	*x = HubJoined{}
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HubJoined) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HubJoined) ProtoMessage() {}
+
+func (x *HubJoined) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HubJoined.ProtoReflect.Descriptor instead.
+func (*HubJoined) Descriptor() ([]byte, []int) {
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HubJoined) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *HubJoined) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *HubJoined) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+func (x *HubJoined) GetCertificate() *CertificateIssued {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *HubJoined) GetIssuer() *CertificateIssued {
+	if x != nil {
+		return x.Issuer
+	}
+	return nil
+}
+
+func (x *HubJoined) GetKeyset() []byte {
+	if x != nil {
+		return x.Keyset
+	}
+	return nil
+}
+
+func (x *HubJoined) GetCaBundle() []byte {
+	if x != nil {
+		return x.CaBundle
+	}
+	return nil
+}
+
+func (x *HubJoined) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
 // NodeJoined spends one use of a token and binds labels to a node name.
 type NodeJoined struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -606,7 +711,7 @@ type NodeJoined struct {
 
 func (x *NodeJoined) Reset() {
 	*x = NodeJoined{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[7]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +723,7 @@ func (x *NodeJoined) String() string {
 func (*NodeJoined) ProtoMessage() {}
 
 func (x *NodeJoined) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[7]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +736,7 @@ func (x *NodeJoined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeJoined.ProtoReflect.Descriptor instead.
 func (*NodeJoined) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{7}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NodeJoined) GetNode() string {
@@ -679,7 +784,7 @@ type NodeForgotten struct {
 
 func (x *NodeForgotten) Reset() {
 	*x = NodeForgotten{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[8]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +796,7 @@ func (x *NodeForgotten) String() string {
 func (*NodeForgotten) ProtoMessage() {}
 
 func (x *NodeForgotten) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[8]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +809,7 @@ func (x *NodeForgotten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeForgotten.ProtoReflect.Descriptor instead.
 func (*NodeForgotten) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NodeForgotten) GetNode() string {
@@ -740,7 +845,7 @@ type CertificateIssued struct {
 
 func (x *CertificateIssued) Reset() {
 	*x = CertificateIssued{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[9]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +857,7 @@ func (x *CertificateIssued) String() string {
 func (*CertificateIssued) ProtoMessage() {}
 
 func (x *CertificateIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[9]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +870,7 @@ func (x *CertificateIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateIssued.ProtoReflect.Descriptor instead.
 func (*CertificateIssued) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CertificateIssued) GetIdentity() string {
@@ -832,7 +937,7 @@ type TrustUpdated struct {
 
 func (x *TrustUpdated) Reset() {
 	*x = TrustUpdated{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +949,7 @@ func (x *TrustUpdated) String() string {
 func (*TrustUpdated) ProtoMessage() {}
 
 func (x *TrustUpdated) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +962,7 @@ func (x *TrustUpdated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustUpdated.ProtoReflect.Descriptor instead.
 func (*TrustUpdated) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TrustUpdated) GetRoots() [][]byte {
@@ -917,7 +1022,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1034,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1047,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -1115,7 +1220,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1232,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1245,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1256,7 +1361,7 @@ type ResourceState struct {
 
 func (x *ResourceState) Reset() {
 	*x = ResourceState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1373,7 @@ func (x *ResourceState) String() string {
 func (*ResourceState) ProtoMessage() {}
 
 func (x *ResourceState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1386,7 @@ func (x *ResourceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceState.ProtoReflect.Descriptor instead.
 func (*ResourceState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResourceState) GetKind() string {
@@ -1375,7 +1480,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1492,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1505,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Revision) GetKind() string {
@@ -1488,7 +1593,7 @@ type ChangeRecord struct {
 
 func (x *ChangeRecord) Reset() {
 	*x = ChangeRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1605,7 @@ func (x *ChangeRecord) String() string {
 func (*ChangeRecord) ProtoMessage() {}
 
 func (x *ChangeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1618,7 @@ func (x *ChangeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRecord.ProtoReflect.Descriptor instead.
 func (*ChangeRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ChangeRecord) GetSeq() uint64 {
@@ -1613,7 +1718,7 @@ type TokenState struct {
 
 func (x *TokenState) Reset() {
 	*x = TokenState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1730,7 @@ func (x *TokenState) String() string {
 func (*TokenState) ProtoMessage() {}
 
 func (x *TokenState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1743,7 @@ func (x *TokenState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenState.ProtoReflect.Descriptor instead.
 func (*TokenState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TokenState) GetToken() *TokenCreated {
@@ -1699,7 +1804,7 @@ type NodeState struct {
 
 func (x *NodeState) Reset() {
 	*x = NodeState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1816,7 @@ func (x *NodeState) String() string {
 func (*NodeState) ProtoMessage() {}
 
 func (x *NodeState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1829,7 @@ func (x *NodeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
 func (*NodeState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeState) GetNode() string {
@@ -1785,17 +1890,19 @@ func (x *NodeState) GetAccepted() [][]byte {
 }
 
 type HubState struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hub           string                 `protobuf:"bytes,1,opt,name=hub,proto3" json:"hub,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	LastTerm      uint64                 `protobuf:"varint,3,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Hub      string                 `protobuf:"bytes,1,opt,name=hub,proto3" json:"hub,omitempty"`
+	Address  string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	LastTerm uint64                 `protobuf:"varint,3,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`
+	// The entry with which it joined; 0 for the first hub.
+	JoinedSeq     uint64 `protobuf:"varint,4,opt,name=joined_seq,json=joinedSeq,proto3" json:"joined_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HubState) Reset() {
 	*x = HubState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +1914,7 @@ func (x *HubState) String() string {
 func (*HubState) ProtoMessage() {}
 
 func (x *HubState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +1927,7 @@ func (x *HubState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubState.ProtoReflect.Descriptor instead.
 func (*HubState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HubState) GetHub() string {
@@ -1844,6 +1951,13 @@ func (x *HubState) GetLastTerm() uint64 {
 	return 0
 }
 
+func (x *HubState) GetJoinedSeq() uint64 {
+	if x != nil {
+		return x.JoinedSeq
+	}
+	return 0
+}
+
 // RequestRecord remembers the outcome of a request id, so that a retry gets the
 // first answer instead of a second change.
 type RequestRecord struct {
@@ -1858,7 +1972,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +1984,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +1997,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RequestRecord) GetRequestId() string {
@@ -1960,7 +2074,16 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x1e\n" +
 	"\fTokenRevoked\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x9d\x02\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xa9\x02\n" +
+	"\tHubJoined\x12\x10\n" +
+	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x19\n" +
+	"\btoken_id\x18\x03 \x01(\tR\atokenId\x12C\n" +
+	"\vcertificate\x18\x04 \x01(\v2!.meshkit.log.v1.CertificateIssuedR\vcertificate\x129\n" +
+	"\x06issuer\x18\x05 \x01(\v2!.meshkit.log.v1.CertificateIssuedR\x06issuer\x12\x16\n" +
+	"\x06keyset\x18\x06 \x01(\fR\x06keyset\x12\x1b\n" +
+	"\tca_bundle\x18\a \x01(\fR\bcaBundle\x12 \n" +
+	"\vfingerprint\x18\b \x01(\fR\vfingerprint\"\x9d\x02\n" +
 	"\n" +
 	"NodeJoined\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12>\n" +
@@ -2078,11 +2201,13 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"\baccepted\x18\b \x03(\fR\baccepted\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"r\n" +
 	"\bHubState\x12\x10\n" +
 	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1b\n" +
-	"\tlast_term\x18\x03 \x01(\x04R\blastTerm\"b\n" +
+	"\tlast_term\x18\x03 \x01(\x04R\blastTerm\x12\x1d\n" +
+	"\n" +
+	"joined_seq\x18\x04 \x01(\x04R\tjoinedSeq\"b\n" +
 	"\rRequestRecord\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x10\n" +
@@ -2101,7 +2226,7 @@ func file_meshkit_log_v1_log_proto_rawDescGZIP() []byte {
 	return file_meshkit_log_v1_log_proto_rawDescData
 }
 
-var file_meshkit_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_meshkit_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_meshkit_log_v1_log_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: meshkit.log.v1.Entry
 	(*DomainCreated)(nil),         // 1: meshkit.log.v1.DomainCreated
@@ -2110,57 +2235,60 @@ var file_meshkit_log_v1_log_proto_goTypes = []any{
 	(*ResourceWrite)(nil),         // 4: meshkit.log.v1.ResourceWrite
 	(*TokenCreated)(nil),          // 5: meshkit.log.v1.TokenCreated
 	(*TokenRevoked)(nil),          // 6: meshkit.log.v1.TokenRevoked
-	(*NodeJoined)(nil),            // 7: meshkit.log.v1.NodeJoined
-	(*NodeForgotten)(nil),         // 8: meshkit.log.v1.NodeForgotten
-	(*CertificateIssued)(nil),     // 9: meshkit.log.v1.CertificateIssued
-	(*TrustUpdated)(nil),          // 10: meshkit.log.v1.TrustUpdated
-	(*SnapshotRecord)(nil),        // 11: meshkit.log.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),        // 12: meshkit.log.v1.SnapshotHeader
-	(*ResourceState)(nil),         // 13: meshkit.log.v1.ResourceState
-	(*Revision)(nil),              // 14: meshkit.log.v1.Revision
-	(*ChangeRecord)(nil),          // 15: meshkit.log.v1.ChangeRecord
-	(*TokenState)(nil),            // 16: meshkit.log.v1.TokenState
-	(*NodeState)(nil),             // 17: meshkit.log.v1.NodeState
-	(*HubState)(nil),              // 18: meshkit.log.v1.HubState
-	(*RequestRecord)(nil),         // 19: meshkit.log.v1.RequestRecord
-	nil,                           // 20: meshkit.log.v1.TokenCreated.LabelsEntry
-	nil,                           // 21: meshkit.log.v1.NodeJoined.LabelsEntry
-	nil,                           // 22: meshkit.log.v1.NodeState.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*HubJoined)(nil),             // 7: meshkit.log.v1.HubJoined
+	(*NodeJoined)(nil),            // 8: meshkit.log.v1.NodeJoined
+	(*NodeForgotten)(nil),         // 9: meshkit.log.v1.NodeForgotten
+	(*CertificateIssued)(nil),     // 10: meshkit.log.v1.CertificateIssued
+	(*TrustUpdated)(nil),          // 11: meshkit.log.v1.TrustUpdated
+	(*SnapshotRecord)(nil),        // 12: meshkit.log.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),        // 13: meshkit.log.v1.SnapshotHeader
+	(*ResourceState)(nil),         // 14: meshkit.log.v1.ResourceState
+	(*Revision)(nil),              // 15: meshkit.log.v1.Revision
+	(*ChangeRecord)(nil),          // 16: meshkit.log.v1.ChangeRecord
+	(*TokenState)(nil),            // 17: meshkit.log.v1.TokenState
+	(*NodeState)(nil),             // 18: meshkit.log.v1.NodeState
+	(*HubState)(nil),              // 19: meshkit.log.v1.HubState
+	(*RequestRecord)(nil),         // 20: meshkit.log.v1.RequestRecord
+	nil,                           // 21: meshkit.log.v1.TokenCreated.LabelsEntry
+	nil,                           // 22: meshkit.log.v1.NodeJoined.LabelsEntry
+	nil,                           // 23: meshkit.log.v1.NodeState.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 }
 var file_meshkit_log_v1_log_proto_depIdxs = []int32{
-	23, // 0: meshkit.log.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	24, // 0: meshkit.log.v1.Entry.time:type_name -> google.protobuf.Timestamp
 	4,  // 1: meshkit.log.v1.ChangeSet.writes:type_name -> meshkit.log.v1.ResourceWrite
-	20, // 2: meshkit.log.v1.TokenCreated.labels:type_name -> meshkit.log.v1.TokenCreated.LabelsEntry
-	23, // 3: meshkit.log.v1.TokenCreated.expires_at:type_name -> google.protobuf.Timestamp
-	21, // 4: meshkit.log.v1.NodeJoined.labels:type_name -> meshkit.log.v1.NodeJoined.LabelsEntry
-	9,  // 5: meshkit.log.v1.NodeJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	23, // 6: meshkit.log.v1.CertificateIssued.not_before:type_name -> google.protobuf.Timestamp
-	23, // 7: meshkit.log.v1.CertificateIssued.not_after:type_name -> google.protobuf.Timestamp
-	12, // 8: meshkit.log.v1.SnapshotRecord.header:type_name -> meshkit.log.v1.SnapshotHeader
-	13, // 9: meshkit.log.v1.SnapshotRecord.resource:type_name -> meshkit.log.v1.ResourceState
-	14, // 10: meshkit.log.v1.SnapshotRecord.revision:type_name -> meshkit.log.v1.Revision
-	15, // 11: meshkit.log.v1.SnapshotRecord.change:type_name -> meshkit.log.v1.ChangeRecord
-	16, // 12: meshkit.log.v1.SnapshotRecord.token:type_name -> meshkit.log.v1.TokenState
-	17, // 13: meshkit.log.v1.SnapshotRecord.node:type_name -> meshkit.log.v1.NodeState
-	9,  // 14: meshkit.log.v1.SnapshotRecord.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	19, // 15: meshkit.log.v1.SnapshotRecord.request:type_name -> meshkit.log.v1.RequestRecord
-	18, // 16: meshkit.log.v1.SnapshotRecord.hub:type_name -> meshkit.log.v1.HubState
-	23, // 17: meshkit.log.v1.SnapshotHeader.time:type_name -> google.protobuf.Timestamp
-	23, // 18: meshkit.log.v1.ResourceState.created_at:type_name -> google.protobuf.Timestamp
-	23, // 19: meshkit.log.v1.ResourceState.updated_at:type_name -> google.protobuf.Timestamp
-	23, // 20: meshkit.log.v1.ChangeRecord.time:type_name -> google.protobuf.Timestamp
-	5,  // 21: meshkit.log.v1.TokenState.token:type_name -> meshkit.log.v1.TokenCreated
-	23, // 22: meshkit.log.v1.TokenState.created_at:type_name -> google.protobuf.Timestamp
-	22, // 23: meshkit.log.v1.NodeState.labels:type_name -> meshkit.log.v1.NodeState.LabelsEntry
-	23, // 24: meshkit.log.v1.NodeState.joined_at:type_name -> google.protobuf.Timestamp
-	9,  // 25: meshkit.log.v1.NodeState.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	23, // 26: meshkit.log.v1.NodeState.valid_from:type_name -> google.protobuf.Timestamp
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	21, // 2: meshkit.log.v1.TokenCreated.labels:type_name -> meshkit.log.v1.TokenCreated.LabelsEntry
+	24, // 3: meshkit.log.v1.TokenCreated.expires_at:type_name -> google.protobuf.Timestamp
+	10, // 4: meshkit.log.v1.HubJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	10, // 5: meshkit.log.v1.HubJoined.issuer:type_name -> meshkit.log.v1.CertificateIssued
+	22, // 6: meshkit.log.v1.NodeJoined.labels:type_name -> meshkit.log.v1.NodeJoined.LabelsEntry
+	10, // 7: meshkit.log.v1.NodeJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	24, // 8: meshkit.log.v1.CertificateIssued.not_before:type_name -> google.protobuf.Timestamp
+	24, // 9: meshkit.log.v1.CertificateIssued.not_after:type_name -> google.protobuf.Timestamp
+	13, // 10: meshkit.log.v1.SnapshotRecord.header:type_name -> meshkit.log.v1.SnapshotHeader
+	14, // 11: meshkit.log.v1.SnapshotRecord.resource:type_name -> meshkit.log.v1.ResourceState
+	15, // 12: meshkit.log.v1.SnapshotRecord.revision:type_name -> meshkit.log.v1.Revision
+	16, // 13: meshkit.log.v1.SnapshotRecord.change:type_name -> meshkit.log.v1.ChangeRecord
+	17, // 14: meshkit.log.v1.SnapshotRecord.token:type_name -> meshkit.log.v1.TokenState
+	18, // 15: meshkit.log.v1.SnapshotRecord.node:type_name -> meshkit.log.v1.NodeState
+	10, // 16: meshkit.log.v1.SnapshotRecord.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	20, // 17: meshkit.log.v1.SnapshotRecord.request:type_name -> meshkit.log.v1.RequestRecord
+	19, // 18: meshkit.log.v1.SnapshotRecord.hub:type_name -> meshkit.log.v1.HubState
+	24, // 19: meshkit.log.v1.SnapshotHeader.time:type_name -> google.protobuf.Timestamp
+	24, // 20: meshkit.log.v1.ResourceState.created_at:type_name -> google.protobuf.Timestamp
+	24, // 21: meshkit.log.v1.ResourceState.updated_at:type_name -> google.protobuf.Timestamp
+	24, // 22: meshkit.log.v1.ChangeRecord.time:type_name -> google.protobuf.Timestamp
+	5,  // 23: meshkit.log.v1.TokenState.token:type_name -> meshkit.log.v1.TokenCreated
+	24, // 24: meshkit.log.v1.TokenState.created_at:type_name -> google.protobuf.Timestamp
+	23, // 25: meshkit.log.v1.NodeState.labels:type_name -> meshkit.log.v1.NodeState.LabelsEntry
+	24, // 26: meshkit.log.v1.NodeState.joined_at:type_name -> google.protobuf.Timestamp
+	10, // 27: meshkit.log.v1.NodeState.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	24, // 28: meshkit.log.v1.NodeState.valid_from:type_name -> google.protobuf.Timestamp
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_meshkit_log_v1_log_proto_init() }
@@ -2168,7 +2296,7 @@ func file_meshkit_log_v1_log_proto_init() {
 	if File_meshkit_log_v1_log_proto != nil {
 		return
 	}
-	file_meshkit_log_v1_log_proto_msgTypes[11].OneofWrappers = []any{
+	file_meshkit_log_v1_log_proto_msgTypes[12].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Revision)(nil),
@@ -2185,7 +2313,7 @@ func file_meshkit_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_log_v1_log_proto_rawDesc), len(file_meshkit_log_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
