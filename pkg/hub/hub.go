@@ -35,6 +35,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +50,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/hub/access"
 	"github.com/meshkit/meshkit/pkg/hub/admin"
 	"github.com/meshkit/meshkit/pkg/hub/fleet"
+	"github.com/meshkit/meshkit/pkg/hub/forward"
 	"github.com/meshkit/meshkit/pkg/hub/join"
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
@@ -118,6 +120,7 @@ type Hub struct {
 	views    *views.Set
 	streams  *distribution.Server
 	front    *front
+	forward  *forward.Forwarder
 	stopping chan struct{}
 	serving  atomic.Bool
 	logStats prometheus.Collector // of the open log; replaced when it is reopened
@@ -175,6 +178,10 @@ func (h *Hub) assemble(id identity.ID) {
 	if h.opt.Distribution.Metrics == nil {
 		h.opt.Distribution.Metrics = distribution.NewMetrics()
 	}
+	h.forward = forward.New(forward.Options{
+		Domain: o.Domain, Hub: o.Name, Replica: h.replica, TLS: o.TLS, Listed: h.listed,
+		MessageBytes: resource.DefaultLimits().AdminMessageBytes, Logger: o.Logger,
+	})
 	h.views = views.New(views.Options{
 		Domain: o.Domain, Hub: o.Name, Replica: h.replica, Keys: h.keys, Fleet: h.fleet, Hubs: h.hubs,
 		Metrics: h.opt.Distribution.Metrics, Logger: o.Logger,
@@ -186,7 +193,8 @@ func (h *Hub) known() *grpc.Server {
 	guard := &access.Guard{Members: h.state}
 	limits := resource.DefaultLimits()
 	opts := wire.ServerOptions(wire.ServerConfig{ReceiveBytes: limits.AdminMessageBytes, SendBytes: limits.AdminMessageBytes, Logger: h.log})
-	s := grpc.NewServer(append(append(opts, guard.Options()...), grpc.Creds(handshaken{}))...)
+	opts = append(opts, grpc.ChainUnaryInterceptor(h.forward.Accept))
+	s := grpc.NewServer(append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}))...)
 	admin.Register(s, admin.Options{
 		Domain: h.opt.Domain, Hub: h.opt.Name, Build: version.String(), Store: h.opt.StoreName, Started: h.started,
 		Replica: h.replica, Views: h.views, Fleet: h.fleet, Keys: h.keys, CAPin: h.opt.Authority.Pin(),
@@ -202,7 +210,7 @@ func (h *Hub) known() *grpc.Server {
 func (h *Hub) nodes() *grpc.Server {
 	guard := &access.Guard{Members: h.state}
 	opts := wire.ServerOptions(wire.ServerConfig{Streams: 8, ReceiveBytes: wire.MaxControlRequest, Logger: h.log})
-	opts = append(append(opts, guard.Options()...), grpc.Creds(handshaken{}), grpc.UnknownServiceHandler(notForNodes))
+	opts = append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}), grpc.UnknownServiceHandler(notForNodes))
 	s := grpc.NewServer(opts...)
 	controlv1.RegisterControlServiceServer(s, lazyStreams{hub: h})
 	identityv1.RegisterIdentityServiceServer(s, h.joinService())
@@ -221,7 +229,7 @@ func notForNodes(_ any, stream grpc.ServerStream) error {
 func (h *Hub) strangers() *grpc.Server {
 	guard := &access.Guard{Members: h.state}
 	opts := wire.ServerOptions(wire.ServerConfig{Streams: 4, ReceiveBytes: 64 << 10, SendBytes: 4 << 20, UnaryTimeout: 30 * time.Second, ConnectionAge: 5 * time.Minute, Logger: h.log})
-	s := grpc.NewServer(append(append(opts, guard.Options()...), grpc.Creds(handshaken{}))...)
+	s := grpc.NewServer(append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}))...)
 	identityv1.RegisterIdentityServiceServer(s, h.joinService())
 	return s
 }
@@ -257,6 +265,12 @@ func (h *Hub) state() *state.State {
 		return cur.State
 	}
 	return nil
+}
+
+// listed tells whether the keyset lists a key of a hub.
+func (h *Hub) listed(name string) bool {
+	f := h.keys.Current()
+	return f != nil && slices.ContainsFunc(f.Anchors.Hubs(), func(k trust.HubKey) bool { return k.Hub == name })
 }
 
 // hubs lists the addresses of the domain's hubs, this one first.
@@ -366,6 +380,7 @@ func (h *Hub) shutdown(web *http.Server) {
 	}
 	h.streams.Close()
 	h.front.close(time.Second)
+	h.forward.Close()
 	if web != nil {
 		_ = web.Close()
 	}

@@ -117,6 +117,7 @@ func belongs(key crypto.Signer, leaf *x509.Certificate) bool {
 	return ok && public.Equal(leaf.PublicKey)
 }
 
+// ReadKey reads a private key file, which nobody but its owner can use.
 func ReadKey(path string) (crypto.Signer, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {

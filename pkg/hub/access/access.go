@@ -116,7 +116,7 @@ func (g *Guard) member(ctx context.Context, id identity.ID) error {
 // Owns tells whether the certificate of the caller is one of a member's: those of
 // a node that had the name before are not.
 func Owns(ctx context.Context, n *logv1.NodeState) error {
-	if cert := certificate(ctx); cert != nil && state.Accepts(n, sha256.Sum256(cert.Raw)) {
+	if cert := Certificate(ctx); cert != nil && state.Accepts(n, sha256.Sum256(cert.Raw)) {
 		return nil
 	}
 	return fault.New(fault.CodeNodeForgotten, "the certificate of node %q belongs to an earlier node of that name", n.GetNode())
@@ -125,7 +125,7 @@ func Owns(ctx context.Context, n *logv1.NodeState) error {
 // Presented is the fingerprint of the caller's certificate, as the log has it; ""
 // if there is none.
 func Presented(ctx context.Context) string {
-	cert := certificate(ctx)
+	cert := Certificate(ctx)
 	if cert == nil {
 		return ""
 	}
@@ -133,7 +133,8 @@ func Presented(ctx context.Context) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func certificate(ctx context.Context) *x509.Certificate {
+// Certificate is the one that the caller presented, or nil.
+func Certificate(ctx context.Context) *x509.Certificate {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return nil

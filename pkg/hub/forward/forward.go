@@ -1,0 +1,313 @@
+// Package forward lets a write go to any hub of a ring: a hub that does not lead
+// sends the call on to the one that does, and answers as that one did.
+//
+// The leader judges the call as if the caller had made it there: the hub that
+// forwards shows its own certificate and hands on the caller's, with address and
+// user agent, which it has checked at its own handshake. A hub that the keyset
+// does not list is not believed.
+//
+// A call keeps its request id over every try; one without gets one here. So a try
+// whose answer was lost, because the leader died, is repeated with the next
+// leader, and is done once. Before the answer is given back, this hub has caught
+// up with what the leader had: callers read what they wrote.
+//
+// All methods are safe for concurrent use.
+package forward
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/meshkit/meshkit/pkg/backoff"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/access"
+	"github.com/meshkit/meshkit/pkg/hub/replica"
+	"github.com/meshkit/meshkit/pkg/identity"
+	"github.com/meshkit/meshkit/pkg/mtls"
+	"github.com/meshkit/meshkit/pkg/wire"
+)
+
+// Headers of a forwarded call, and the trailer of its answer.
+const (
+	markHeader   = "meshkit-forwarded"
+	certHeader   = "meshkit-forwarded-cert-bin" // DER of the caller's leaf; none for strangers
+	originHeader = "meshkit-forwarded-address"
+	agentHeader  = "meshkit-forwarded-agent"
+	seqTrailer   = "meshkit-seq"
+)
+
+// methods are those that only the leader can answer.
+var methods = map[string]bool{
+	"/meshkit.admin.v1.ResourceService/Apply":     true,
+	"/meshkit.admin.v1.ResourceService/Undo":      true,
+	"/meshkit.admin.v1.FleetService/ForgetAgent":  true,
+	"/meshkit.admin.v1.FleetService/CreateToken":  true,
+	"/meshkit.admin.v1.FleetService/RevokeToken":  true,
+	"/meshkit.admin.v1.TrustService/PublishTrust": true,
+	"/meshkit.identity.v1.IdentityService/Join":   true,
+	"/meshkit.identity.v1.IdentityService/Renew":  true,
+}
+
+const (
+	// patience is how long a call waits for a leader, failovers included.
+	patience = 15 * time.Second
+	// catchUp is how long the answer waits for this hub to see what was written.
+	catchUp = 2 * time.Second
+)
+
+// Options of a Forwarder; all are required but DialOptions.
+type Options struct {
+	Domain, Hub string
+	Replica     *replica.Replica
+	TLS         *mtls.Source
+	// Listed tells whether the keyset lists a key of that hub.
+	Listed func(hub string) bool
+	// MessageBytes bounds one message.
+	MessageBytes int
+	Logger       *slog.Logger
+	// DialOptions are added to those of connections to other hubs.
+	DialOptions []grpc.DialOption
+}
+
+// Forwarder sends calls to the leader. Use New and Close.
+type Forwarder struct {
+	opt Options
+
+	mu    sync.Mutex // guards conns
+	conns map[string]*grpc.ClientConn
+}
+
+// New makes a Forwarder that has no connections yet.
+func New(opt Options) *Forwarder {
+	return &Forwarder{opt: opt, conns: make(map[string]*grpc.ClientConn)}
+}
+
+// Close ends the connections to other hubs.
+func (f *Forwarder) Close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for address, c := range f.conns {
+		_ = c.Close()
+		delete(f.conns, address)
+	}
+}
+
+type forwardedKey struct{}
+
+// Accept takes over who called from a hub that forwards. It comes before whoever
+// judges the caller.
+func (f *Forwarder) Accept(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	if len(md.Get(markHeader)) == 0 {
+		return next(ctx, req)
+	}
+	by, ok := mtls.PeerID(ctx)
+	if !ok || by.Kind != identity.Hub || by.Domain != f.opt.Domain || !f.opt.Listed(by.Name) || !methods[info.FullMethod] {
+		return nil, fault.New(fault.CodeNotPermitted, "%s may not forward %s", by, info.FullMethod)
+	}
+	state := tls.ConnectionState{HandshakeComplete: true}
+	if der := md.Get(certHeader); len(der) > 0 {
+		cert, err := x509.ParseCertificate([]byte(der[0]))
+		if err != nil {
+			return nil, fault.New(fault.CodeBadRequest, "certificate of the caller, forwarded by %s: %w", by, err)
+		}
+		state.PeerCertificates = []*x509.Certificate{cert}
+	}
+	md = md.Copy()
+	if agent := md.Get(agentHeader); len(agent) > 0 {
+		md.Set("user-agent", agent...)
+	}
+	ctx = metadata.NewIncomingContext(ctx, md)
+	ctx = peer.NewContext(ctx, &peer.Peer{Addr: forwardedAddr(first(md.Get(originHeader))), AuthInfo: credentials.TLSInfo{State: state}})
+	ctx = context.WithValue(ctx, forwardedKey{}, true)
+	resp, err := next(ctx, req)
+	if cur := f.opt.Replica.Current(); err == nil && cur != nil {
+		_ = grpc.SetTrailer(ctx, metadata.Pairs(seqTrailer, strconv.FormatUint(cur.State.Seq(), 10)))
+	}
+	return resp, err
+}
+
+func first(s []string) string {
+	if len(s) == 0 {
+		return ""
+	}
+	return s[0]
+}
+
+// forwardedAddr is the address of a caller of another hub.
+type forwardedAddr string
+
+func (forwardedAddr) Network() string  { return "tcp" }
+func (a forwardedAddr) String() string { return string(a) }
+
+var _ net.Addr = forwardedAddr("")
+
+// Send sends a call to the leader if this hub is not it. It comes after whoever
+// judges the caller.
+func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	if !methods[info.FullMethod] || ctx.Value(forwardedKey{}) != nil {
+		return next(ctx, req)
+	}
+	message, reply, err := messages(info.FullMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	pause := backoff.New(backoff.Policy{Base: 20 * time.Millisecond, Cap: 500 * time.Millisecond})
+	for {
+		_, changed := f.opt.Replica.Watch()
+		_, leading := f.opt.Replica.Leading()
+		leader, address := f.leader()
+		if leading || leader == "" || leader == f.opt.Hub {
+			// It waits for the lease, should this hub be about to win it.
+			resp, err := next(ctx, req)
+			if fault.CodeOf(err) != fault.CodeNotLeader || ctx.Err() != nil {
+				return resp, err
+			}
+			if now, _ := f.leader(); now == f.opt.Hub {
+				return resp, err // nobody took over
+			}
+			continue
+		}
+		seq, err := f.invoke(ctx, address, leader, info.FullMethod, message, reply)
+		if err == nil {
+			f.await(ctx, seq)
+			return reply, nil
+		}
+		switch fault.KindOf(err) {
+		case fault.Unavailable, fault.Unknown:
+			// Not done, or done under the request id: the next try is told.
+		default:
+			return nil, err
+		}
+		wait := time.NewTimer(pause.Next())
+		select {
+		case <-changed: // perhaps another leads now
+		case <-wait.C:
+		case <-ctx.Done():
+		}
+		wait.Stop()
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		proto.Reset(reply)
+	}
+}
+
+// messages gives the request, with a request id, and an empty answer.
+func messages(method string, req any) (message, reply proto.Message, err error) {
+	message, ok := req.(proto.Message)
+	if !ok {
+		return nil, nil, fault.New(fault.CodeInternal, "request of %s is a %T", method, req)
+	}
+	if id := message.ProtoReflect().Descriptor().Fields().ByName("request_id"); id != nil && message.ProtoReflect().Get(id).String() == "" {
+		message = proto.Clone(message)
+		message.ProtoReflect().Set(id, protoreflect.ValueOfString(rand.Text()))
+	}
+	// "/package.Service/Method" is "package.Service.Method" to the registry.
+	desc, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(strings.ReplaceAll(method[1:], "/", ".")))
+	if err != nil {
+		return nil, nil, fault.New(fault.CodeInternal, "find method %s: %w", method, err)
+	}
+	typ, err := protoregistry.GlobalTypes.FindMessageByName(desc.(protoreflect.MethodDescriptor).Output().FullName())
+	if err != nil {
+		return nil, nil, fault.New(fault.CodeInternal, "find answer of %s: %w", method, err)
+	}
+	return message, typ.New().Interface(), nil
+}
+
+// leader is the hub that began the newest term, as far as this hub has read.
+func (f *Forwarder) leader() (hub, address string) {
+	cur := f.opt.Replica.Current()
+	if cur == nil {
+		return "", ""
+	}
+	var term uint64
+	for h := range cur.State.Hubs() {
+		if h.GetLastTerm() > term {
+			term, hub, address = h.GetLastTerm(), h.GetHub(), h.GetAddress()
+		}
+	}
+	return hub, address
+}
+
+func (f *Forwarder) invoke(ctx context.Context, address, hub, method string, req, reply proto.Message) (seq uint64, err error) {
+	conn, err := f.connect(address, hub)
+	if err != nil {
+		return 0, err
+	}
+	out := metadata.Pairs(markHeader, "1", originHeader, access.Address(ctx))
+	if agent := metadata.ValueFromIncomingContext(ctx, "user-agent"); len(agent) > 0 {
+		out.Set(agentHeader, agent[0])
+	}
+	if cert := access.Certificate(ctx); cert != nil {
+		out.Set(certHeader, string(cert.Raw))
+	}
+	var trailer metadata.MD
+	if err := conn.Invoke(metadata.NewOutgoingContext(ctx, out), method, req, reply, grpc.Trailer(&trailer)); err != nil {
+		return 0, err
+	}
+	seq, _ = strconv.ParseUint(first(trailer.Get(seqTrailer)), 10, 64)
+	return seq, nil
+}
+
+// connect gives the connection to a hub.
+func (f *Forwarder) connect(address, hub string) (*grpc.ClientConn, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c := f.conns[address+" "+hub]; c != nil {
+		return c, nil
+	}
+	want := func(id identity.ID) error {
+		if id.Domain != f.opt.Domain || id.Kind != identity.Hub || id.Name != hub {
+			return fault.New(fault.CodePeerRole, "%s is not hub %s of domain %s", id, hub, f.opt.Domain)
+		}
+		return nil
+	}
+	options := append(wire.DialOptions(wire.DialConfig{
+		ReceiveBytes: f.opt.MessageBytes, SendBytes: f.opt.MessageBytes, UserAgent: "meshhub/" + f.opt.Hub,
+		// A leader that was stopped or cut off is given up soon.
+		KeepaliveTime: 5 * time.Second, KeepaliveTimeout: 2 * time.Second, Connect: 2 * time.Second,
+	}), grpc.WithTransportCredentials(credentials.NewTLS(mtls.ClientConfig(f.opt.TLS, want))))
+	c, err := grpc.NewClient("passthrough:///"+address, append(options, f.opt.DialOptions...)...)
+	if err != nil {
+		return nil, fault.New(fault.CodeConfig, "address %q of hub %s: %w", address, hub, err)
+	}
+	f.conns[address+" "+hub] = c
+	return c, nil
+}
+
+// await waits until this hub has read the log up to seq, for a while.
+func (f *Forwarder) await(ctx context.Context, seq uint64) {
+	ctx, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
+	for {
+		cur, changed := f.opt.Replica.Watch()
+		if cur != nil && cur.State.Seq() >= seq {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			f.opt.Logger.Warn("answer of the leader given before it was read from the log", "seq", seq)
+			return
+		}
+	}
+}
