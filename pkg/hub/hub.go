@@ -53,6 +53,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/hub/forward"
 	"github.com/meshkit/meshkit/pkg/hub/join"
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
+	"github.com/meshkit/meshkit/pkg/hub/peers"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/hub/views"
 	"github.com/meshkit/meshkit/pkg/identity"
@@ -121,6 +122,7 @@ type Hub struct {
 	streams  *distribution.Server
 	front    *front
 	forward  *forward.Forwarder
+	peers    *peers.Set
 	stopping chan struct{}
 	serving  atomic.Bool
 	logStats prometheus.Collector // of the open log; replaced when it is reopened
@@ -178,9 +180,11 @@ func (h *Hub) assemble(id identity.ID) {
 	if h.opt.Distribution.Metrics == nil {
 		h.opt.Distribution.Metrics = distribution.NewMetrics()
 	}
+	h.peers = peers.New(peers.Options{
+		Domain: o.Domain, Hub: o.Name, TLS: o.TLS, State: h.state, Listed: h.listed, MessageBytes: resource.DefaultLimits().AdminMessageBytes,
+	})
 	h.forward = forward.New(forward.Options{
-		Domain: o.Domain, Hub: o.Name, Replica: h.replica, TLS: o.TLS, Listed: h.listed,
-		MessageBytes: resource.DefaultLimits().AdminMessageBytes, Logger: o.Logger,
+		Domain: o.Domain, Hub: o.Name, Replica: h.replica, Peers: h.peers, Listed: h.listed, Logger: o.Logger,
 	})
 	h.views = views.New(views.Options{
 		Domain: o.Domain, Hub: o.Name, Replica: h.replica, Keys: h.keys, Fleet: h.fleet, Hubs: h.hubs,
@@ -198,7 +202,7 @@ func (h *Hub) known() *grpc.Server {
 	admin.Register(s, admin.Options{
 		Domain: h.opt.Domain, Hub: h.opt.Name, Build: version.String(), Store: h.opt.StoreName, Started: h.started,
 		Replica: h.replica, Views: h.views, Fleet: h.fleet, Keys: h.keys, CAPin: h.opt.Authority.Pin(),
-		Address: func() string { return h.opt.Advertise }, Limits: limits, Stopping: h.stopping, CertificateGrace: h.opt.CertificateGrace,
+		Peers: h.peers, Address: func() string { return h.opt.Advertise }, Limits: limits, Stopping: h.stopping, CertificateGrace: h.opt.CertificateGrace,
 	})
 	controlv1.RegisterControlServiceServer(s, lazyStreams{hub: h})
 	identityv1.RegisterIdentityServiceServer(s, h.joinService())
@@ -380,7 +384,7 @@ func (h *Hub) shutdown(web *http.Server) {
 	}
 	h.streams.Close()
 	h.front.close(time.Second)
-	h.forward.Close()
+	h.peers.Close()
 	if web != nil {
 		_ = web.Close()
 	}

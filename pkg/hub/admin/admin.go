@@ -26,6 +26,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/hub/access"
 	"github.com/meshkit/meshkit/pkg/hub/fleet"
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
+	"github.com/meshkit/meshkit/pkg/hub/peers"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/hub/views"
 	"github.com/meshkit/meshkit/pkg/resource"
@@ -46,6 +47,8 @@ type Options struct {
 	Views   *views.Set
 	Fleet   *fleet.Fleet
 	Keys    *keyring.Keyring
+	// Peers are the other hubs of the ring.
+	Peers *peers.Set
 	// CAPin is what joining nodes are given for --ca-pin.
 	CAPin string
 	// Address gives where this hub serves clients.

@@ -1,8 +1,10 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -15,6 +17,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/fleet"
+	"github.com/meshkit/meshkit/pkg/hub/peers"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/hub/views"
 	"github.com/meshkit/meshkit/pkg/state"
@@ -53,7 +56,7 @@ func (s *Fleet) GetDomain(ctx context.Context, _ *adminv1.GetDomainRequest) (*ad
 }
 
 // ListAgents implements adminv1.FleetServiceServer.
-func (s *Fleet) ListAgents(_ context.Context, in *adminv1.ListAgentsRequest) (*adminv1.ListAgentsResponse, error) {
+func (s *Fleet) ListAgents(ctx context.Context, in *adminv1.ListAgentsRequest) (*adminv1.ListAgentsResponse, error) {
 	cur, err := s.current()
 	if err != nil {
 		return nil, err
@@ -77,6 +80,9 @@ func (s *Fleet) ListAgents(_ context.Context, in *adminv1.ListAgentsRequest) (*a
 			break
 		}
 		out.Agents = append(out.Agents, s.agent(cur, n))
+	}
+	if !in.GetLocal() {
+		out.SilentHubs = mergeAgents(out.Agents, s.elsewhere(ctx, in))
 	}
 	return out, nil
 }
@@ -110,7 +116,7 @@ func (s *Fleet) agent(cur *replica.Current, n *logv1.NodeState) *adminv1.Agent {
 }
 
 // GetAgent implements adminv1.FleetServiceServer.
-func (s *Fleet) GetAgent(_ context.Context, in *adminv1.GetAgentRequest) (*adminv1.GetAgentResponse, error) {
+func (s *Fleet) GetAgent(ctx context.Context, in *adminv1.GetAgentRequest) (*adminv1.GetAgentResponse, error) {
 	cur, err := s.current()
 	if err != nil {
 		return nil, err
@@ -121,10 +127,14 @@ func (s *Fleet) GetAgent(_ context.Context, in *adminv1.GetAgentRequest) (*admin
 	}
 	v, _ := s.Views.Of(cur, view.ClassOf(cur.Graph, s.capabilities(n.GetNode()), n.GetLabels()))
 	live, _ := s.base.Fleet.Get(n.GetNode())
-	return &adminv1.GetAgentResponse{
+	out := &adminv1.GetAgentResponse{
 		Agent: s.agent(cur, n), Downlevels: views.Downlevels(v, 0), TokenId: n.GetTokenId(), SpiffeId: n.GetCertificate().GetIdentity(),
 		CertificateSerial: n.GetCertificate().GetSerial(), Resources: uint64(v.Trie.Len()), Bytes: uint64(v.Trie.Bytes()), ReportedLabels: live.Reported,
-	}, nil
+	}
+	if in.GetLocal() || out.GetAgent().GetConnected() {
+		return out, nil
+	}
+	return s.agentElsewhere(ctx, out), nil
 }
 
 // ForgetAgent implements adminv1.FleetServiceServer.
@@ -154,7 +164,7 @@ const progressPace = 50 * time.Millisecond
 
 // WatchPropagation implements adminv1.FleetServiceServer.
 func (s *Fleet) WatchPropagation(in *adminv1.WatchPropagationRequest, stream grpc.ServerStreamingServer[adminv1.WatchPropagationResponse]) error {
-	cur, err := s.current()
+	cur, err := s.reach(stream.Context(), in.GetVersion())
 	if err != nil {
 		return err
 	}
@@ -165,10 +175,56 @@ func (s *Fleet) WatchPropagation(in *adminv1.WatchPropagationRequest, stream grp
 	if version == 0 {
 		version = cur.State.ConfigSeq()
 	}
+	return s.follow(stream, version, in.GetLocal())
+}
+
+// reachTime is how long a hub that is behind gets to read what a caller saw on
+// another one.
+const reachTime = 2 * time.Second
+
+// reach gives the newest state, after waiting a little for it to reach seq.
+func (s *Fleet) reach(ctx context.Context, seq uint64) (*replica.Current, error) {
+	ctx, cancel := context.WithTimeout(ctx, reachTime)
+	defer cancel()
+	for {
+		_, changed := s.Replica.Watch()
+		cur, err := s.current()
+		if err != nil || cur.State.Seq() >= seq {
+			return cur, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return cur, nil
+		}
+	}
+}
+
+// follow sends how far a version has got until it is everywhere. Unless local, that
+// is on all hubs.
+func (s *Fleet) follow(stream grpc.ServerStreamingServer[adminv1.WatchPropagationResponse], version uint64, local bool) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	var others []peers.Peer
+	if !local {
+		others = s.Peers.Others()
+	}
+	ring := newRingProgress(len(others))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for _, p := range others {
+		wg.Go(func() { s.watchElsewhere(ctx, p, version, ring.seen) })
+	}
 	var last *adminv1.WatchPropagationResponse
 	for {
 		changed := s.base.Fleet.Changed()
 		now, again := s.progress(version)
+		switch {
+		case len(others) > 0:
+			now = ring.merge(version, s.Replica.Current().State.NodeCount(), now, others)
+		case !local:
+			now.Histogram = nil // for hubs only
+		}
 		if !proto.Equal(now, last) {
 			if err := stream.Send(now); err != nil {
 				return err
@@ -179,14 +235,15 @@ func (s *Fleet) WatchPropagation(in *adminv1.WatchPropagationRequest, stream grp
 			return nil
 		}
 		select {
-		case <-stream.Context().Done():
-			return context.Cause(stream.Context())
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		case <-s.Stopping:
 			return s.stopping()
 		case <-changed:
+		case <-ring.changed:
 		case <-again:
 		}
-		if err := backoff.Sleep(stream.Context(), progressPace); err != nil {
+		if err := backoff.Sleep(ctx, progressPace); err != nil {
 			return err
 		}
 	}
@@ -211,6 +268,7 @@ func (s *Fleet) progress(version uint64) (*adminv1.WatchPropagationResponse, <-c
 func progressOf(p fleet.Progress) *adminv1.WatchPropagationResponse {
 	out := &adminv1.WatchPropagationResponse{
 		Version: p.Version, Concerned: p.Concerned, Acked: p.Acked, Nacked: p.Nacked, Disconnected: p.Disconnected,
+		Connected: p.Connected, Histogram: p.Histogram,
 		P50: durationpb.New(p.P50), P99: durationpb.New(p.P99), Last: durationpb.New(p.Last), Done: p.Done,
 	}
 	names := make([]string, 0, len(p.Nacks))
@@ -225,7 +283,7 @@ func progressOf(p fleet.Progress) *adminv1.WatchPropagationResponse {
 }
 
 // ListHubs implements adminv1.FleetServiceServer.
-func (s *Fleet) ListHubs(context.Context, *adminv1.ListHubsRequest) (*adminv1.ListHubsResponse, error) {
+func (s *Fleet) ListHubs(ctx context.Context, in *adminv1.ListHubsRequest) (*adminv1.ListHubsResponse, error) {
 	cur, err := s.current()
 	if err != nil {
 		return nil, err
@@ -238,11 +296,21 @@ func (s *Fleet) ListHubs(context.Context, *adminv1.ListHubsRequest) (*adminv1.Li
 	if f := s.Keys.Current(); f != nil && f.Signer != nil {
 		me.KeyId = f.Signer.KeyID()
 	}
+	if err := s.Replica.Health(); err != nil {
+		me.Problem = err.Error()
+	}
 	out := &adminv1.ListHubsResponse{Hubs: []*adminv1.Hub{me}}
-	for h := range cur.State.Hubs() {
-		if h.GetHub() != s.Hub {
-			out.Hubs = append(out.Hubs, &adminv1.Hub{Name: h.GetHub(), Address: h.GetAddress(), Term: h.GetLastTerm()})
+	if in.GetLocal() {
+		return out, nil
+	}
+	out.Hubs = append(out.Hubs, s.hubsElsewhere(ctx)...)
+	for _, h := range out.Hubs {
+		for known := range cur.State.Hubs() {
+			if known.GetHub() == h.GetName() && h.GetTerm() == 0 {
+				h.Term = known.GetLastTerm() // the last one that it led
+			}
 		}
 	}
+	slices.SortFunc(out.Hubs, func(a, b *adminv1.Hub) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return out, nil
 }

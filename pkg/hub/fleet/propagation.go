@@ -154,6 +154,10 @@ type Progress struct {
 	Concerned, Acked, Nacked, Disconnected uint64
 	P50, P99, Last                         time.Duration
 	Nacks                                  map[string]*controlv1.Nack // at most 10
+	// Connected is how many nodes are, at this hub.
+	Connected uint64
+	// Histogram holds the times of those that acknowledged, see Quantile.
+	Histogram []uint32
 	// Done: views are published up to the version, no connected node that it
 	// concerns is outstanding, and none is awaited.
 	Done bool
@@ -167,7 +171,7 @@ type Progress struct {
 func (f *Fleet) Progress(version uint64, joined iter.Seq[Joined]) Progress {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p := Progress{Version: version, Nacks: make(map[string]*controlv1.Nack)}
+	p := Progress{Version: version, Nacks: make(map[string]*controlv1.Nack), Connected: uint64(f.online)}
 	now := f.opt.Now()
 	awaited := false
 	for j := range joined {
@@ -212,6 +216,10 @@ func (f *Fleet) answers(p *Progress, w *wave) {
 	if len(took) > 0 {
 		before := w.commits[len(w.commits)-1].At.Sub(w.at(p.Version)) // an earlier entry of the same publication waited longer
 		p.P50, p.P99, p.Last = percentile(took, 0.50)+before, percentile(took, 0.99)+before, took[len(took)-1]+before
+		for i := range took {
+			took[i] += before
+		}
+		p.Histogram = histogram(took)
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.refused)) {
 		if len(p.Nacks) == maxNacks {

@@ -23,7 +23,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -37,10 +36,10 @@ import (
 	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/access"
+	"github.com/meshkit/meshkit/pkg/hub/peers"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
-	"github.com/meshkit/meshkit/pkg/wire"
 )
 
 // Headers of a forwarded call, and the trailer of its answer.
@@ -71,42 +70,21 @@ const (
 	catchUp = 2 * time.Second
 )
 
-// Options of a Forwarder; all are required but DialOptions.
+// Options of a Forwarder; all are required.
 type Options struct {
 	Domain, Hub string
 	Replica     *replica.Replica
-	TLS         *mtls.Source
+	Peers       *peers.Set
 	// Listed tells whether the keyset lists a key of that hub.
 	Listed func(hub string) bool
-	// MessageBytes bounds one message.
-	MessageBytes int
-	Logger       *slog.Logger
-	// DialOptions are added to those of connections to other hubs.
-	DialOptions []grpc.DialOption
+	Logger *slog.Logger
 }
 
-// Forwarder sends calls to the leader. Use New and Close.
-type Forwarder struct {
-	opt Options
+// Forwarder sends calls to the leader. Use New.
+type Forwarder struct{ opt Options }
 
-	mu    sync.Mutex // guards conns
-	conns map[string]*grpc.ClientConn
-}
-
-// New makes a Forwarder that has no connections yet.
-func New(opt Options) *Forwarder {
-	return &Forwarder{opt: opt, conns: make(map[string]*grpc.ClientConn)}
-}
-
-// Close ends the connections to other hubs.
-func (f *Forwarder) Close() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for address, c := range f.conns {
-		_ = c.Close()
-		delete(f.conns, address)
-	}
-}
+// New makes a Forwarder.
+func New(opt Options) *Forwarder { return &Forwarder{opt: opt} }
 
 type forwardedKey struct{}
 
@@ -249,7 +227,7 @@ func (f *Forwarder) leader() (hub, address string) {
 }
 
 func (f *Forwarder) invoke(ctx context.Context, address, hub, method string, req, reply proto.Message) (seq uint64, err error) {
-	conn, err := f.connect(address, hub)
+	conn, err := f.opt.Peers.Conn(peers.Peer{Hub: hub, Address: address})
 	if err != nil {
 		return 0, err
 	}
@@ -266,32 +244,6 @@ func (f *Forwarder) invoke(ctx context.Context, address, hub, method string, req
 	}
 	seq, _ = strconv.ParseUint(first(trailer.Get(seqTrailer)), 10, 64)
 	return seq, nil
-}
-
-// connect gives the connection to a hub.
-func (f *Forwarder) connect(address, hub string) (*grpc.ClientConn, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if c := f.conns[address+" "+hub]; c != nil {
-		return c, nil
-	}
-	want := func(id identity.ID) error {
-		if id.Domain != f.opt.Domain || id.Kind != identity.Hub || id.Name != hub {
-			return fault.New(fault.CodePeerRole, "%s is not hub %s of domain %s", id, hub, f.opt.Domain)
-		}
-		return nil
-	}
-	options := append(wire.DialOptions(wire.DialConfig{
-		ReceiveBytes: f.opt.MessageBytes, SendBytes: f.opt.MessageBytes, UserAgent: "meshhub/" + f.opt.Hub,
-		// A leader that was stopped or cut off is given up soon.
-		KeepaliveTime: 5 * time.Second, KeepaliveTimeout: 2 * time.Second, Connect: 2 * time.Second,
-	}), grpc.WithTransportCredentials(credentials.NewTLS(mtls.ClientConfig(f.opt.TLS, want))))
-	c, err := grpc.NewClient("passthrough:///"+address, append(options, f.opt.DialOptions...)...)
-	if err != nil {
-		return nil, fault.New(fault.CodeConfig, "address %q of hub %s: %w", address, hub, err)
-	}
-	f.conns[address+" "+hub] = c
-	return c, nil
 }
 
 // await waits until this hub has read the log up to seq, for a while.

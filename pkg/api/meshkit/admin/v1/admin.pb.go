@@ -2218,10 +2218,12 @@ func (x *Agent) GetAddress() string {
 }
 
 type ListAgentsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Selector      string                 `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
-	PageSize      uint32                 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Selector  string                 `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
+	PageSize  uint32                 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only what the hub that is asked knows itself. Hubs ask each other this way.
+	Local         bool `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2277,10 +2279,19 @@ func (x *ListAgentsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListAgentsRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
 type ListAgentsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Agents        []*Agent               `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Hubs that did not answer: agents connected to them look as if they were not.
+	SilentHubs    []string `protobuf:"bytes,3,rep,name=silent_hubs,json=silentHubs,proto3" json:"silent_hubs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2329,9 +2340,18 @@ func (x *ListAgentsResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListAgentsResponse) GetSilentHubs() []string {
+	if x != nil {
+		return x.SilentHubs
+	}
+	return nil
+}
+
 type GetAgentRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// As in ListAgentsRequest.
+	Local         bool `protobuf:"varint,2,opt,name=local,proto3" json:"local,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2371,6 +2391,13 @@ func (x *GetAgentRequest) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *GetAgentRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
 }
 
 type GetAgentResponse struct {
@@ -2572,7 +2599,9 @@ func (x *ForgetAgentResponse) GetSeq() uint64 {
 type WatchPropagationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Config sequence to wait for.
-	Version       uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Version uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// As in ListAgentsRequest.
+	Local         bool `protobuf:"varint,2,opt,name=local,proto3" json:"local,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2614,6 +2643,13 @@ func (x *WatchPropagationRequest) GetVersion() uint64 {
 	return 0
 }
 
+func (x *WatchPropagationRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
 type WatchPropagationResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -2633,7 +2669,14 @@ type WatchPropagationResponse struct {
 	// No connected agent is outstanding. In the first 10 s after the hub began
 	// to serve, joined agents that have not connected yet are waited for as well,
 	// unless their certificate has long expired: they are coming back.
-	Done          bool `protobuf:"varint,10,opt,name=done,proto3" json:"done,omitempty"`
+	Done bool `protobuf:"varint,10,opt,name=done,proto3" json:"done,omitempty"`
+	// Agents connected to the hubs that answered.
+	Connected uint64 `protobuf:"varint,11,opt,name=connected,proto3" json:"connected,omitempty"`
+	// Acknowledgement times as counts: bucket i holds those of up to 1.15^i ms. For
+	// hubs that ask each other: percentiles cannot be added up.
+	Histogram []uint32 `protobuf:"varint,12,rep,packed,name=histogram,proto3" json:"histogram,omitempty"`
+	// Hubs that do not answer; their agents are not counted.
+	SilentHubs    []string `protobuf:"bytes,13,rep,name=silent_hubs,json=silentHubs,proto3" json:"silent_hubs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2738,6 +2781,27 @@ func (x *WatchPropagationResponse) GetDone() bool {
 	return false
 }
 
+func (x *WatchPropagationResponse) GetConnected() uint64 {
+	if x != nil {
+		return x.Connected
+	}
+	return 0
+}
+
+func (x *WatchPropagationResponse) GetHistogram() []uint32 {
+	if x != nil {
+		return x.Histogram
+	}
+	return nil
+}
+
+func (x *WatchPropagationResponse) GetSilentHubs() []string {
+	if x != nil {
+		return x.SilentHubs
+	}
+	return nil
+}
+
 type AgentNack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -2791,7 +2855,9 @@ func (x *AgentNack) GetNack() *v1.Nack {
 }
 
 type ListHubsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in ListAgentsRequest.
+	Local         bool `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2824,6 +2890,13 @@ func (x *ListHubsRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ListHubsRequest.ProtoReflect.Descriptor instead.
 func (*ListHubsRequest) Descriptor() ([]byte, []int) {
 	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListHubsRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
 }
 
 type ListHubsResponse struct {
@@ -2871,16 +2944,18 @@ func (x *ListHubsResponse) GetHubs() []*Hub {
 }
 
 type Hub struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Leader        bool                   `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
-	Term          uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
-	Seq           uint64                 `protobuf:"varint,5,opt,name=seq,proto3" json:"seq,omitempty"`
-	Streams       uint64                 `protobuf:"varint,6,opt,name=streams,proto3" json:"streams,omitempty"`
-	KeyId         string                 `protobuf:"bytes,7,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	Build         string                 `protobuf:"bytes,8,opt,name=build,proto3" json:"build,omitempty"`
-	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address   string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Leader    bool                   `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	Term      uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
+	Seq       uint64                 `protobuf:"varint,5,opt,name=seq,proto3" json:"seq,omitempty"`
+	Streams   uint64                 `protobuf:"varint,6,opt,name=streams,proto3" json:"streams,omitempty"`
+	KeyId     string                 `protobuf:"bytes,7,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Build     string                 `protobuf:"bytes,8,opt,name=build,proto3" json:"build,omitempty"`
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// Why the hub cannot write, or does not answer; empty when all is well.
+	Problem       string `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2976,6 +3051,13 @@ func (x *Hub) GetStartedAt() *timestamppb.Timestamp {
 		return x.StartedAt
 	}
 	return nil
+}
+
+func (x *Hub) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
 }
 
 type CreateTokenRequest struct {
@@ -4143,17 +4225,21 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\aaddress\x18\x11 \x01(\tR\aaddress\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"k\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x01\n" +
 	"\x11ListAgentsRequest\x12\x1a\n" +
 	"\bselector\x18\x01 \x01(\tR\bselector\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"m\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x14\n" +
+	"\x05local\x18\x04 \x01(\bR\x05local\"\x8e\x01\n" +
 	"\x12ListAgentsResponse\x12/\n" +
 	"\x06agents\x18\x01 \x03(\v2\x17.meshkit.admin.v1.AgentR\x06agents\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"%\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1f\n" +
+	"\vsilent_hubs\x18\x03 \x03(\tR\n" +
+	"silentHubs\";\n" +
 	"\x0fGetAgentRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"\xbf\x03\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05local\x18\x02 \x01(\bR\x05local\"\xbf\x03\n" +
 	"\x10GetAgentResponse\x12-\n" +
 	"\x05agent\x18\x01 \x01(\v2\x17.meshkit.admin.v1.AgentR\x05agent\x12=\n" +
 	"\n" +
@@ -4172,9 +4258,10 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"'\n" +
 	"\x13ForgetAgentResponse\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x04R\x03seq\"3\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\"I\n" +
 	"\x17WatchPropagationRequest\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\x04R\aversion\"\xf4\x02\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05local\x18\x02 \x01(\bR\x05local\"\xd1\x03\n" +
 	"\x18WatchPropagationResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1c\n" +
 	"\tconcerned\x18\x02 \x01(\x04R\tconcerned\x12\x14\n" +
@@ -4186,13 +4273,18 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\x04last\x18\b \x01(\v2\x19.google.protobuf.DurationR\x04last\x121\n" +
 	"\x05nacks\x18\t \x03(\v2\x1b.meshkit.admin.v1.AgentNackR\x05nacks\x12\x12\n" +
 	"\x04done\x18\n" +
-	" \x01(\bR\x04done\"M\n" +
+	" \x01(\bR\x04done\x12\x1c\n" +
+	"\tconnected\x18\v \x01(\x04R\tconnected\x12\x1c\n" +
+	"\thistogram\x18\f \x03(\rR\thistogram\x12\x1f\n" +
+	"\vsilent_hubs\x18\r \x03(\tR\n" +
+	"silentHubs\"M\n" +
 	"\tAgentNack\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12,\n" +
-	"\x04nack\x18\x02 \x01(\v2\x18.meshkit.control.v1.NackR\x04nack\"\x11\n" +
-	"\x0fListHubsRequest\"=\n" +
+	"\x04nack\x18\x02 \x01(\v2\x18.meshkit.control.v1.NackR\x04nack\"'\n" +
+	"\x0fListHubsRequest\x12\x14\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"=\n" +
 	"\x10ListHubsResponse\x12)\n" +
-	"\x04hubs\x18\x01 \x03(\v2\x15.meshkit.admin.v1.HubR\x04hubs\"\xf3\x01\n" +
+	"\x04hubs\x18\x01 \x03(\v2\x15.meshkit.admin.v1.HubR\x04hubs\"\x8d\x02\n" +
 	"\x03Hub\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -4203,7 +4295,9 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\x06key_id\x18\a \x01(\tR\x05keyId\x12\x14\n" +
 	"\x05build\x18\b \x01(\tR\x05build\x129\n" +
 	"\n" +
-	"started_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\"\xa1\x02\n" +
+	"started_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x18\n" +
+	"\aproblem\x18\n" +
+	" \x01(\tR\aproblem\"\xa1\x02\n" +
 	"\x12CreateTokenRequest\x12H\n" +
 	"\x06labels\x18\x01 \x03(\v20.meshkit.admin.v1.CreateTokenRequest.LabelsEntryR\x06labels\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
