@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/meshkit/meshkit/pkg/client"
@@ -14,9 +15,12 @@ import (
 // Hub is a hub of a cluster, running or not.
 type Hub struct {
 	c       *Cluster
+	Name    string
 	Data    string
 	Address string
 	Metrics string
+	// Admin is the directory of the administrator's credentials.
+	Admin string
 	*Process
 }
 
@@ -51,9 +55,36 @@ func (c *Cluster) InitHub(domain string) *Hub {
 	if err != nil {
 		c.tb.Fatalf("%v", err)
 	}
-	h := &Hub{c: c, Data: c.Path("hub"), Address: addrs[0], Metrics: addrs[1]}
+	h := &Hub{c: c, Name: "hub", Data: c.Path("hub"), Admin: c.Path("hub", "admin"), Address: addrs[0], Metrics: addrs[1]}
 	c.Must("meshhub", "init", "--domain", domain, "--data", h.Data, "--listen", h.Address, "--metrics", h.Metrics)
 	return h
+}
+
+// NewRing makes a ring of hubs, one for each URL of the store that they share,
+// starts them, and points meshctl at the first.
+func (c *Cluster) NewRing(domain string, stores ...string) []*Hub {
+	c.tb.Helper()
+	addrs, err := freeAddresses(2 * len(stores))
+	if err != nil {
+		c.tb.Fatalf("%v", err)
+	}
+	var ring []*Hub
+	var token, pin string
+	for i, url := range stores {
+		name := fmt.Sprintf("hub%d", i+1)
+		h := &Hub{c: c, Name: name, Data: c.Path(name), Admin: c.Path("hub1", "admin"), Address: addrs[2*i], Metrics: addrs[2*i+1]}
+		flags := []string{"--store", url, "--name", name, "--data", h.Data, "--listen", h.Address, "--metrics", h.Metrics}
+		if i == 0 {
+			c.Must("meshhub", append([]string{"init", "--domain", domain}, flags...)...)
+			h.Begin()
+			token, pin = c.Token("--hub", "--uses", strconv.Itoa(max(1, len(stores)-1)))
+		} else {
+			c.Must("meshhub", append([]string{"join", "--hub", ring[0].Address, "--token", token, "--ca-pin", pin}, flags...)...)
+			h.Start()
+		}
+		ring = append(ring, h)
+	}
+	return ring
 }
 
 // Begin starts the hub for the first time and points meshctl at it.
@@ -66,13 +97,13 @@ func (h *Hub) Begin() {
 // Start starts the hub, again or for the first time.
 func (h *Hub) Start() {
 	h.c.tb.Helper()
-	h.Process = h.c.Start("hub", "meshhub", "run", "--config", filepath.Join(h.Data, "meshhub.yaml"))
+	h.Process = h.c.Start(h.Name, "meshhub", "run", "--config", filepath.Join(h.Data, "meshhub.yaml"))
 }
 
 // Client gives an admin client of the hub, with the administrator's certificate.
 func (h *Hub) Client() *client.Client {
 	h.c.tb.Helper()
-	admin := func(name string) string { return filepath.Join(h.Data, "admin", name) }
+	admin := func(name string) string { return filepath.Join(h.Admin, name) }
 	cl, err := client.Dial(client.Config{Hub: h.Address, CAFile: admin("ca.pem"), CertFile: admin("admin.pem"), KeyFile: admin("admin.key")})
 	if err != nil {
 		h.c.tb.Fatalf("%v", err)

@@ -138,11 +138,15 @@ func (o *describeOptions) hub(ctx context.Context, c *client.Client, ref cliutil
 		p := &page{doc: cliutil.ProtoJSON(h)}
 		p.title("Hub " + h.GetName())
 		p.field("Address", h.GetAddress())
-		if h.GetLeader() {
+		switch {
+		case h.GetSeq() == 0:
+			p.field("Role", "does not answer")
+		case h.GetLeader():
 			p.field("Role", fmt.Sprintf("leader in term %d", h.GetTerm()))
-		} else {
+		default:
 			p.field("Role", "follower")
 		}
+		p.field("Problem", h.GetProblem())
 		p.field("Log", fmt.Sprintf("at seq %d", h.GetSeq()))
 		p.field("Streams", strconv.FormatUint(h.GetStreams(), 10))
 		p.field("Config key", h.GetKeyId())

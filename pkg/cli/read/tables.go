@@ -230,17 +230,25 @@ func expires(now time.Time, at interface {
 func shortHex(s string) string { return s[:min(len(s), 12)] }
 
 func (t tables) hubs(hubs []*adminv1.Hub) *cliutil.Listing {
-	l := &cliutil.Listing{Table: &cliutil.Table{Headings: []string{"NAME", "ADDRESS", "ROLE", "TERM", "SEQ", "STREAMS", "UP", "BUILD"}}, Empty: "no hubs found"}
+	l := &cliutil.Listing{Table: &cliutil.Table{Headings: []string{"NAME", "ADDRESS", "ROLE", "TERM", "SEQ", "LAG", "STREAMS", "UP", "BUILD", "PROBLEM"}}, Empty: "no hubs found"}
 	if t.wide {
 		l.Table.Headings = append(l.Table.Headings, "KEY")
 	}
+	var head uint64
 	for _, h := range hubs {
-		role := "follower"
-		if h.GetLeader() {
-			role = "leader"
+		head = max(head, h.GetSeq())
+	}
+	for _, h := range hubs {
+		role, seq, lag, streams := "silent", "", "", ""
+		if h.GetSeq() > 0 {
+			role = "follower"
+			if h.GetLeader() {
+				role = "leader"
+			}
+			seq, lag, streams = strconv.FormatUint(h.GetSeq(), 10), strconv.FormatUint(head-h.GetSeq(), 10), strconv.FormatUint(h.GetStreams(), 10)
 		}
-		row := []string{h.GetName(), h.GetAddress(), role, strconv.FormatUint(h.GetTerm(), 10), strconv.FormatUint(h.GetSeq(), 10), strconv.FormatUint(h.GetStreams(), 10),
-			cliutil.Age(t.now, h.GetStartedAt().AsTime()), build(h.GetBuild())}
+		row := []string{h.GetName(), h.GetAddress(), role, strconv.FormatUint(h.GetTerm(), 10), seq, lag, streams,
+			cliutil.Age(t.now, h.GetStartedAt().AsTime()), build(h.GetBuild()), h.GetProblem()}
 		if t.wide {
 			row = append(row, h.GetKeyId())
 		}

@@ -47,10 +47,18 @@ func (s *Fleet) GetDomain(ctx context.Context, _ *adminv1.GetDomainRequest) (*ad
 	if h, _, err := s.Replica.Leader(lctx); err == nil {
 		leader = h.Name
 	}
+	connected := uint64(0)
+	hubs, err := s.ListHubs(ctx, &adminv1.ListHubsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range hubs.GetHubs() {
+		connected += h.GetStreams()
+	}
 	root := cur.State.Trie().Root()
 	return &adminv1.GetDomainResponse{
 		Domain: s.Domain, Hub: s.Hub, Leader: leader, Epoch: cur.State.ConfigEpoch(), Seq: cur.State.Seq(), ConfigSeq: cur.State.ConfigSeq(),
-		Resources: uint64(cur.State.Len()), Agents: uint64(cur.State.NodeCount()), AgentsConnected: uint64(s.base.Fleet.Online()),
+		Resources: uint64(cur.State.Len()), Agents: uint64(cur.State.NodeCount()), AgentsConnected: connected,
 		Views: uint64(s.Views.Count()), Store: s.Store, StoreHealth: health, Build: s.Build, Digest: root.String(),
 	}, nil
 }

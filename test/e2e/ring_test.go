@@ -1,0 +1,211 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/client"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/plugins/store/consul/consultest"
+	"github.com/meshkit/meshkit/test/harness"
+)
+
+// hubRow is what the tests read of `get hubs -o json`.
+type hubRow struct {
+	Name    string `json:"name"`
+	Leader  bool   `json:"leader"`
+	Problem string `json:"problem"`
+}
+
+// newRing starts three hubs on a Consul of three servers, one each.
+func newRing(t *testing.T, c *harness.Cluster) []*harness.Hub {
+	t.Helper()
+	servers := consultest.Start(t, c.Path("consul"), consultest.Options{Servers: 3}).Servers
+	var urls []string
+	for _, s := range servers {
+		urls = append(urls, "consul://"+s.HTTP+"/meshkit?dc=dc1")
+	}
+	return c.NewRing("eu-west", urls...)
+}
+
+// leaderOf waits until one hub says that it leads, and gives it.
+func leaderOf(t *testing.T, ring []*harness.Hub) *harness.Hub {
+	t.Helper()
+	var leader *harness.Hub
+	clients := make(map[*harness.Hub]*client.Client)
+	for _, h := range ring {
+		clients[h] = h.Client()
+	}
+	err := harness.Poll(harness.Patience, func() (bool, error) {
+		for _, h := range ring {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			hubs, err := clients[h].Hubs(ctx)
+			cancel()
+			if err != nil {
+				continue
+			}
+			for _, x := range hubs {
+				for _, candidate := range ring {
+					if x.GetLeader() && x.GetName() == candidate.Name {
+						leader = candidate
+						return true, nil
+					}
+				}
+			}
+		}
+		return false, nil
+	})
+	if err != nil {
+		t.Fatalf("no hub leads: %v", err)
+	}
+	return leader
+}
+
+// TestARingSurvivesTheLossOfItsLeader has writers on every hub while leaders are
+// killed, stopped and ended. Each write that was acknowledged is in the log, once.
+func TestARingSurvivesTheLossOfItsLeader(t *testing.T) {
+	c := harness.New(t)
+	ring := newRing(t, c)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var acked sync.Map // id of each token that was acknowledged
+	var writers sync.WaitGroup
+	var count atomic.Int64
+	for _, h := range ring {
+		client := h.Client()
+		writers.Go(func() {
+			pace := time.NewTicker(20 * time.Millisecond) // a domain holds 10,000 tokens at most
+			defer pace.Stop()
+			for i := 0; ctx.Err() == nil; i++ {
+				<-pace.C
+				wctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+				// The id stays the same for as long as it takes.
+				got, err := client.CreateToken(wctx, &adminv1.CreateTokenRequest{RequestId: fmt.Sprintf("%s-%d", h.Name, i)})
+				cancel()
+				switch {
+				case err == nil:
+					acked.Store(got.GetId(), true)
+					count.Add(1)
+				case ctx.Err() != nil:
+				case errors.Is(err, fault.CodeTokenShown): // done by an earlier try, whose answer was lost
+				default:
+					i-- // try the same again
+				}
+			}
+		})
+	}
+	written := func(more int64) {
+		t.Helper()
+		want := count.Load() + more
+		if err := harness.Poll(harness.Patience, func() (bool, error) { return count.Load() >= want, nil }); err != nil {
+			t.Fatalf("no writes get through: %v", err)
+		}
+	}
+	written(20)
+	for _, sig := range []os.Signal{syscall.SIGKILL, os.Interrupt, syscall.SIGSTOP} {
+		old := leaderOf(t, ring)
+		t.Logf("%v for %s, which leads", sig, old.Name)
+		old.Signal(sig)
+		others := make([]*harness.Hub, 0, 2)
+		for _, h := range ring {
+			if h != old {
+				others = append(others, h)
+			}
+		}
+		if next := leaderOf(t, others); next == old {
+			t.Fatalf("%s leads after %v", old.Name, sig)
+		}
+		written(20)
+		if sig == syscall.SIGSTOP {
+			old.Signal(syscall.SIGCONT)
+		} else {
+			old.Kill()
+			old.Start()
+		}
+		written(20)
+	}
+	stop()
+	writers.Wait()
+	for _, h := range ring {
+		have, client := make(map[string]int), h.Client()
+		if err := harness.Poll(harness.Patience, func() (bool, error) {
+			clear(have)
+			all, err := client.Tokens(t.Context())
+			if err != nil {
+				return false, nil
+			}
+			for _, x := range all {
+				have[x.GetId()]++
+			}
+			return int64(len(have)) >= count.Load(), nil
+		}); err != nil {
+			t.Fatalf("%s lists %d tokens, %d were acknowledged", h.Name, len(have), count.Load())
+		}
+		acked.Range(func(id, _ any) bool {
+			if have[id.(string)] != 1 {
+				t.Errorf("token %v was acknowledged, and %s has it %d times", id, h.Name, have[id.(string)])
+			}
+			return true
+		})
+	}
+}
+
+// TestAnyHubAnswersForTheRing joins agents through different hubs and asks one for
+// all of them.
+func TestAnyHubAnswersForTheRing(t *testing.T) {
+	c := harness.New(t)
+	ring := newRing(t, c)
+	for i, h := range ring {
+		c.NewAgent(h, fmt.Sprintf("n%d", i+1))
+	}
+	follower := ring[1]
+	if leaderOf(t, ring) == follower {
+		follower = ring[2]
+	}
+	asked := func(args ...string) harness.Result {
+		t.Helper()
+		admin := func(name string) string { return filepath.Join(follower.Admin, name) }
+		return c.Run("meshctl", append(args, "--hub", follower.Address, "--ca-file", admin("ca.pem"), "--cert-file", admin("admin.pem"), "--key-file", admin("admin.key"))...)
+	}
+	mesh := exampleMesh(t, c)
+	if r := asked("apply", "-f", mesh, "--wait"); r.Code != 0 || !strings.Contains(r.Stderr, "active on 3 of 3 agents") {
+		t.Fatalf("apply through a follower: exit %d\n%s", r.Code, r.Stderr)
+	}
+	// What was written through one hub is read from it at once.
+	if r := asked("get", "routes", "-o", "name"); !strings.Contains(r.Stdout, "route/checkout") {
+		t.Errorf("the follower does not show what was written through it: %s%s", r.Stdout, r.Stderr)
+	}
+	// The log tells who wrote, not who forwarded.
+	if r := asked("history", "route/checkout"); !strings.Contains(r.Stdout, "operator/admin") {
+		t.Errorf("the author is lost on the way: %s", r.Stdout)
+	}
+	var agents list[agentRow]
+	c.JSON(&agents, "get", "agents")
+	for _, a := range agents.Items {
+		if !a.Connected {
+			t.Errorf("agent %s is not connected as the first hub sees it", a.Node)
+		}
+	}
+	gone := ring[2]
+	if gone == follower {
+		gone = ring[1]
+	}
+	gone.Kill()
+	var hubs list[hubRow]
+	c.JSON(&hubs, "get", "hubs")
+	for _, h := range hubs.Items {
+		if silent := strings.Contains(h.Problem, "does not answer"); silent != (h.Name == gone.Name) {
+			t.Errorf("hub %s: %q", h.Name, h.Problem)
+		}
+	}
+}
