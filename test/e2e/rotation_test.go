@@ -80,7 +80,7 @@ func copyHub(t *testing.T, s *site) string {
 	if err := os.CopyFS(dir, os.DirFS(s.hub.Data)); err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []string{"keys", "keys/config.key", "keys/keyset.key", "ca", "ca/intermediate.key", "tls", "tls/hub.key", "admin", "admin/admin.key", "root"} {
+	for _, p := range []string{"keys", "keys/config.key", "keys/keyset.key", "ca", "ca/intermediate.key", "ca/hubs.key", "tls", "tls/hub.key", "admin", "admin/admin.key", "root"} {
 		mode := os.FileMode(0o600)
 		if info, err := os.Stat(filepath.Join(dir, p)); err == nil && info.IsDir() {
 			mode = 0o700

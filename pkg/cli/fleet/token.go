@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,23 +35,27 @@ type tokenCreateOptions struct {
 	ttl       time.Duration
 	uses      uint32
 	node      string
-	hub       bool
+	hub       hubFlag
 	requestID string
 	output    string
 }
 
 func newTokenCreate(app *cliutil.App) *cobra.Command {
-	o := &tokenCreateOptions{app: app}
+	return tokenCreateCommand(&tokenCreateOptions{app: app})
+}
+
+func tokenCreateCommand(o *tokenCreateOptions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Make a join token",
 		Long: `Create makes a join token and prints it on stdout, where it is shown this once. On stderr it prints the command for the
-node. With --hub the token admits hubs instead of nodes. -o json prints the token with its id, expiry, hub address and CA pin.`,
+node. With --hub the token admits hubs instead of nodes; --hub HOST:PORT is the hub to ask, as in every command, and --hub
+--hub HOST:PORT is both. -o json prints the token with its id, expiry, hub address and CA pin.`,
 		Example: `  meshctl token create --label region=eu --ttl 1h --uses 1
   meshctl token create --node eu-1 -o json
   meshctl token create --hub --uses 2
   TOKEN=$(meshctl token create --uses 20 --label region=us)`,
-		Args: cobra.NoArgs,
+		Args: o.args,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}
 	fl := cmd.Flags()
@@ -58,11 +63,47 @@ node. With --hub the token admits hubs instead of nodes. -o json prints the toke
 	fl.DurationVar(&o.ttl, "ttl", time.Hour, "how long it is good for, at most 720h")
 	fl.Uint32Var(&o.uses, "uses", 1, "how many may join with it, at most 10000")
 	fl.StringVar(&o.node, "node", "", "admit only the node, or hub, of this name")
-	fl.BoolVar(&o.hub, "hub", false, "admit hubs, which meshhub join adds to the domain")
+	fl.Var(&o.hub, "hub", "admit hubs, which meshhub join adds to the domain; with HOST:PORT, the hub to ask ($MESHKIT_HUB)")
+	fl.Lookup("hub").NoOptDefVal = bareHub
 	fl.StringVar(&o.requestID, "request-id", "", "idempotency key of an earlier try; made up when empty")
 	fl.StringVarP(&o.output, "output", "o", "", "table, json, yaml or jsonpath=EXPRESSION")
 	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(cliutil.DocumentFormats, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
 	return cmd
+}
+
+// hubFlag is --hub, which alone asks for a token for hubs and with an address is
+// the flag that every command has.
+type hubFlag struct {
+	bare    int
+	address string
+}
+
+const bareHub = "yes"
+
+// String implements pflag.Value.
+func (f *hubFlag) String() string { return f.address }
+
+// Type implements pflag.Value.
+func (f *hubFlag) Type() string { return "HOST:PORT" }
+
+// Set implements pflag.Value.
+func (f *hubFlag) Set(v string) error {
+	if v == bareHub {
+		f.bare++
+		return nil
+	}
+	f.address = v
+	return nil
+}
+
+// args takes the address after a --hub, which the flag does not: it may stand alone.
+func (o *tokenCreateOptions) args(cmd *cobra.Command, args []string) error {
+	if len(args) == 1 && o.hub.bare > 0 && o.hub.address == "" && strings.Contains(args[0], ":") {
+		o.hub.bare--
+		o.hub.address = args[0]
+		return nil
+	}
+	return cobra.NoArgs(cmd, args)
 }
 
 func (o *tokenCreateOptions) run(cmd *cobra.Command) error {
@@ -75,7 +116,8 @@ func (o *tokenCreateOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	role, what := "node", "node"
-	if o.hub {
+	o.app.Flags.Hub = cmp.Or(o.hub.address, o.app.Flags.Hub)
+	if o.hub.bare > 0 {
 		if role, what = "hub", "hub"; len(labels) > 0 {
 			return cliutil.Usagef("--label and --hub exclude each other: hubs have no labels")
 		}
