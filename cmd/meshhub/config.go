@@ -41,9 +41,10 @@ type config struct {
 }
 
 type storeConf struct {
-	Driver string `json:"driver,omitempty" doc:"Store driver, bolt or consul."`
-	Path   string `json:"path,omitempty" doc:"File of the bolt store."`
-	URL    string `json:"url,omitempty" doc:"Where Consul is, like consul://127.0.0.1:8501/meshkit?dc=dc1&token-file=/etc/meshkit/consul.token."`
+	Driver   string `json:"driver,omitempty" doc:"Store driver, bolt or consul."`
+	Path     string `json:"path,omitempty" doc:"File of the bolt store."`
+	Position string `json:"position,omitempty" doc:"File in which this hub keeps how far it has followed a shared log, so that a store that was put back is noticed."`
+	URL      string `json:"url,omitempty" doc:"Where Consul is, like consul://127.0.0.1:8501/meshkit?dc=dc1&token-file=/etc/meshkit/consul.token."`
 }
 
 type keysConf struct {
@@ -87,7 +88,7 @@ func defaultConfig() config {
 	return config{
 		Listen:    "127.0.0.1:8443",
 		Metrics:   "127.0.0.1:9443",
-		Store:     storeConf{Driver: "bolt", Path: "store.db"},
+		Store:     storeConf{Driver: "bolt", Path: "store.db", Position: "log.position"},
 		Keys:      keysConf{Driver: "file", Dir: "keys"},
 		CA:        caConf{Driver: "cfssl", Dir: "ca"},
 		TLS:       tlsConf{Certificate: "tls/hub.pem", Key: "tls/hub.key", Grace: 72 * time.Hour},
@@ -119,7 +120,7 @@ func loadConfig(path string) (config, error) {
 			return c, fmt.Errorf("%s: store.url: %w", path, err)
 		}
 	}
-	for _, p := range []*string{&c.Store.Path, &c.Keys.Dir, &c.Keys.PassphraseFile, &c.CA.Dir, &c.TLS.Certificate, &c.TLS.Key} {
+	for _, p := range []*string{&c.Store.Path, &c.Store.Position, &c.Keys.Dir, &c.Keys.PassphraseFile, &c.CA.Dir, &c.TLS.Certificate, &c.TLS.Key} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(base, *p)
 		}
@@ -181,6 +182,16 @@ func validAddress(addr string) error {
 		return fault.New(fault.CodeConfig, "%q is not host:port", addr)
 	}
 	return nil
+}
+
+// positionFile is where the hub keeps how far it has followed the log. An embedded
+// store needs none: it lies beside that file and is restored with it, by the hub's
+// own operator.
+func (c config) positionFile() string {
+	if c.Store.URL == "" {
+		return ""
+	}
+	return c.Store.Position
 }
 
 func (c config) tlsFiles() mtls.Files {

@@ -139,7 +139,7 @@ func (o *runOptions) assemble(ctx context.Context, c config, log *slog.Logger) (
 		Distribution: distribution.ServerConfig{
 			MaxStreams: c.Agents.MaxStreams, AdmissionRate: c.Agents.AdmissionRate, AdmissionBurst: c.Agents.AdmissionBurst,
 		},
-		Replica: replica.Options{SnapshotEntries: uint64(c.Snapshots.Entries), SnapshotBytes: c.Snapshots.Bytes},
+		Replica: replica.Options{SnapshotEntries: uint64(c.Snapshots.Entries), SnapshotBytes: c.Snapshots.Bytes, PositionFile: c.positionFile()},
 	})
 }
 

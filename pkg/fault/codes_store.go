@@ -21,6 +21,8 @@ const (
 	CodeStoreFormat      Code = "MK1017"
 	CodeStoreMissing     Code = "MK1018"
 	CodeTenureOpen       Code = "MK1019"
+	CodeLogWentBack      Code = "MK1020"
+	CodeLossNotAsStated  Code = "MK1021"
 )
 
 var storeCodes = []Entry{
@@ -43,4 +45,6 @@ var storeCodes = []Entry{
 	{CodeStoreFormat, Invalid, "store of another format", "The store was written by a MeshKit whose format this build does not know.", "Use the build that wrote it, or a newer one."},
 	{CodeStoreMissing, NotFound, "store missing", "The store's file does not exist.", "Correct the data directory, or create a domain with `meshhub init`."},
 	{CodeTenureOpen, AlreadyExists, "already leading", "This program already holds the lease, or is asking for it.", "Resign the tenure before campaigning again."},
+	{CodeLogWentBack, Corrupt, "log went back", "The store holds an older or another log than a hub has seen: it was restored from a snapshot, or its keys were edited or deleted. Hubs serve the last good state, read-only, and write nothing on top; agents keep what they have.", "Do not restart hubs that still run: they hold what was lost. Restore the newest copy of the store if there is one; otherwise accept the loss with `meshhub store accept --config FILE`. See docs/runbooks/consul.md."},
+	{CodeLossNotAsStated, Conflict, "loss not confirmed", "`meshhub store accept` gives up entries of the log that hubs have seen. The number that was confirmed is not the number that would be lost.", "Look at what is lost, which the command prints, save what the running hubs still serve, and run it again with the number that it names."},
 }

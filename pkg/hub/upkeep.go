@@ -144,6 +144,18 @@ func (h *Hub) observe(dist *distribution.Metrics) {
 			}
 			return 0
 		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "meshkit_log_went_back", Help: "1 while the store holds an older or another log than this hub has seen: it was restored from a snapshot, or edited."}, func() float64 {
+			if h.replica.WentBack() {
+				return 1
+			}
+			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "meshkit_log_position_failing", Help: "1 while this hub cannot save how far it has followed a shared log."}, func() float64 {
+			if h.replica.PositionFailed() != nil {
+				return 1
+			}
+			return 0
+		}),
 		// Not a check of /readyz: a hub that cannot save a snapshot serves and writes.
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "meshkit_log_snapshot_failing", Help: "1 while the newest snapshot of the log could not be saved: the log grows until one is."}, func() float64 {
 			if h.replica.SnapshotFailed() != nil {

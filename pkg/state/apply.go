@@ -107,6 +107,8 @@ func (st *step) fold() error {
 		return decode(st, st.certificateIssued)
 	case KindTrustUpdated:
 		return decode(st, st.trustUpdated)
+	case KindLossAccepted:
+		return decode(st, st.lossAccepted)
 	}
 	st.skipped++
 	st.effect.Skipped = true
@@ -148,6 +150,16 @@ func (st *step) termStarted(m *logv1.TermStarted) error {
 	before, _ := st.Hub(m.GetHub())
 	h := &logv1.HubState{Hub: m.GetHub(), Address: m.GetAddress(), LastTerm: st.entry.GetTerm(), JoinedSeq: before.GetJoinedSeq()}
 	st.hubs, _, _ = st.hubs.Insert([]byte(m.GetHub()), h)
+	return nil
+}
+
+// lossAccepted moves the version: what nodes have seen is behind it.
+func (st *step) lossAccepted(m *logv1.LossAccepted) error {
+	if m.GetLostSeq() == 0 || m.GetLostTerm() == 0 {
+		return bad(st.entry, "it does not say what was lost")
+	}
+	st.acceptedSeq, st.acceptedTerm = max(st.acceptedSeq, m.GetLostSeq()), max(st.acceptedTerm, m.GetLostTerm())
+	st.effect.Config = true
 	return nil
 }
 

@@ -83,6 +83,7 @@ func (s *State) header() *logv1.SnapshotHeader {
 		Format: snapshotFormat, Domain: s.domain, Seq: s.pos.Seq, Term: s.pos.Term, Hash: s.pos.Hash[:],
 		ConfigSeq: s.configSeq, ConfigEpoch: s.configEpoch, Time: timestamppb.New(s.time), Roots: s.roots,
 		Keyset: s.keyset, CaBundle: s.caBundle, Records: uint64(records), Skipped: s.skipped,
+		AcceptedSeq: s.acceptedSeq, AcceptedTerm: s.acceptedTerm,
 	}
 }
 
@@ -186,6 +187,7 @@ func newLoader(h *logv1.SnapshotHeader) *loader {
 	s := New()
 	s.domain, s.configSeq, s.configEpoch, s.skipped = h.GetDomain(), h.GetConfigSeq(), h.GetConfigEpoch(), h.GetSkipped()
 	s.pos = Position{Seq: h.GetSeq(), Term: h.GetTerm(), Hash: [32]byte(h.GetHash())}
+	s.acceptedSeq, s.acceptedTerm = h.GetAcceptedSeq(), h.GetAcceptedTerm()
 	s.time = instant(h.GetTime())
 	s.roots, s.keyset, s.caBundle = h.GetRoots(), h.GetKeyset(), h.GetCaBundle()
 	return &loader{

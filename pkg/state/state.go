@@ -69,6 +69,7 @@ const (
 	KindNodeForgotten     = "NodeForgotten"
 	KindCertificateIssued = "CertificateIssued"
 	KindTrustUpdated      = "TrustUpdated"
+	KindLossAccepted      = "LossAccepted"
 )
 
 // Position names a point of the log.
@@ -87,6 +88,8 @@ type State struct {
 	configSeq   uint64
 	configEpoch uint64
 	skipped     uint64
+	// acceptedSeq and acceptedTerm are what LossAccepted entries gave up at most.
+	acceptedSeq, acceptedTerm uint64
 
 	roots    [][]byte
 	keyset   []byte
@@ -175,6 +178,12 @@ func (s *State) ConfigSeq() uint64 { return s.configSeq }
 
 // ConfigEpoch is the term of the entry at ConfigSeq: the epoch.
 func (s *State) ConfigEpoch() uint64 { return s.configEpoch }
+
+// GaveUp tells whether an operator accepted the loss of an entry that hubs have
+// seen, and the log has gone on beyond its place and term.
+func (s *State) GaveUp(seq, term uint64) bool {
+	return seq <= s.acceptedSeq && term <= s.acceptedTerm && s.pos.Seq > seq && s.pos.Term > term
+}
 
 // Skipped counts entries of kinds that this build does not know.
 func (s *State) Skipped() uint64 { return s.skipped }

@@ -11,6 +11,9 @@ type Holder struct {
 	Name string
 	// Address is where the hub serves clients (host:port).
 	Address string
+	// Above is the highest term that a candidate has seen: the term of its lease is
+	// higher, also on a store that was put back to before that term. 0 in a Page.
+	Above uint64
 }
 
 // Position is a place in the log.
@@ -98,13 +101,14 @@ type Driver interface {
 
 	// Wait blocks until the head is beyond after. It does not poll where the
 	// engine can tell. It does not return early: nil means that a Read will find
-	// something. An engine failure is returned, for the caller to back off.
+	// something. An engine failure is returned, for the caller to back off. A head
+	// that is before after is CodeLogWentBack: after was the head once.
 	Wait(ctx context.Context, after uint64) error
 
 	// Campaign blocks until this Driver holds the lease. The term of the lease is
 	// higher than that of every lease before it, also if the engine was restored
-	// from a backup in between (it is at least the head's term plus one), and it
-	// is durable before Campaign returns. From then on no Append of an older term
+	// from a backup in between (it is at least the head's term plus one, and
+	// holder.Above plus one), and it is durable before Campaign returns. From then on no Append of an older term
 	// succeeds. When ctx ends the request is withdrawn. A Driver holds one lease
 	// at a time.
 	Campaign(ctx context.Context, holder Holder) (Lease, error)

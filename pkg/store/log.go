@@ -286,7 +286,94 @@ func (l *Log) Read(ctx context.Context, after uint64, limit int) ([]Entry, error
 	return entries, nil
 }
 
-// Wait blocks until the log is longer than after. A failure of the store is
+// Follow is Read for one who has followed the log up to known: it gives what is
+// after that entry. CodeLogWentBack: the log ends before known, or holds another
+// entry in its place: it was put back, or rewritten.
+func (l *Log) Follow(ctx context.Context, known Head, limit int) ([]Entry, error) {
+	if limit <= 0 {
+		limit = readLimit
+	}
+	p, err := l.driver.Read(ctx, known.Seq, limit)
+	if err != nil {
+		return nil, err
+	}
+	if err := wentBack(known, p); err != nil {
+		return nil, err
+	}
+	entries, err := l.verified(known, p)
+	if errors.Is(err, fault.CodeChainBroken) {
+		if other := l.Holds(ctx, known); errors.Is(other, fault.CodeLogWentBack) {
+			return nil, other
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) > 0 {
+		l.setAnchor(entries[len(entries)-1].head())
+	}
+	return entries, nil
+}
+
+// End gives where the log ends, without its hash.
+func (l *Log) End(ctx context.Context) (Position, error) {
+	p, err := l.driver.Read(ctx, math.MaxUint64, 0)
+	return p.Head, err
+}
+
+// EndsNotBefore is a cheap look whether the log still reaches to known:
+// CodeLogWentBack if it does not.
+func (l *Log) EndsNotBefore(ctx context.Context, known Head) error {
+	p, err := l.driver.Read(ctx, math.MaxUint64, 0)
+	if err != nil {
+		return err
+	}
+	return wentBack(known, p)
+}
+
+// wentBack holds the end of the log against an entry that it had.
+func wentBack(known Head, p Page) error {
+	if p.Head.Seq < known.Seq || p.Head.Seq == known.Seq && p.Head.Term != known.Term {
+		return fault.New(fault.CodeLogWentBack, "the log went back: it ends at entry %d of term %d, after it had entry %d of term %d", p.Head.Seq, p.Head.Term, known.Seq, known.Term)
+	}
+	return nil
+}
+
+// Holds tells whether the log has exactly that entry: nil if it has, or if it is
+// behind a snapshot of a log that goes on under the same or a later term.
+// CodeLogWentBack if it has not.
+func (l *Log) Holds(ctx context.Context, known Head) error {
+	if known.Seq == 0 {
+		return nil
+	}
+	p, err := l.driver.Read(ctx, known.Seq-1, 1)
+	if err != nil {
+		return err
+	}
+	if err := wentBack(known, p); err != nil {
+		return err
+	}
+	if known.Seq <= p.Trimmed {
+		if p.Head.Term < known.Term {
+			return fault.New(fault.CodeLogWentBack, "the log went back: it ends in term %d, after it had entry %d of term %d", p.Head.Term, known.Seq, known.Term)
+		}
+		return nil
+	}
+	if len(p.Records) == 0 {
+		return fault.New(fault.CodeChainBroken, "log entry %d is missing: the log ends at %d", known.Seq, p.Head.Seq)
+	}
+	e, err := decodeAt(p.Records[0], known.Seq)
+	if err != nil {
+		return err
+	}
+	if e.Hash != known.Hash {
+		return fault.New(fault.CodeLogWentBack, "the log went back and was written on: its entry %d, of term %d, is not the one of term %d that it had", known.Seq, e.Term, known.Term)
+	}
+	return nil
+}
+
+// Wait blocks until the log is longer than after; CodeLogWentBack if it ends
+// before that. A failure of the store is
 // returned: back off and call again.
 func (l *Log) Wait(ctx context.Context, after uint64) error {
 	return l.driver.Wait(ctx, after)
@@ -313,6 +400,11 @@ func (l *Log) readFrom(ctx context.Context, prev Head, limit int) ([]Entry, erro
 	if err != nil {
 		return nil, err
 	}
+	return l.verified(prev, p)
+}
+
+// verified gives the entries of a page, which must continue prev.
+func (l *Log) verified(prev Head, p Page) ([]Entry, error) {
 	if prev.Seq < p.Trimmed {
 		return nil, fault.New(fault.CodeTrimmed, "read log after %d: entries up to %d were trimmed", prev.Seq, p.Trimmed)
 	}

@@ -31,9 +31,9 @@ func open(t *testing.T, d store.Driver) *store.Log {
 	return l
 }
 
-func lead(t *testing.T, l *store.Log) *store.Tenure {
+func lead(t *testing.T, l *store.Log, opts ...store.TenureOption) *store.Tenure {
 	t.Helper()
-	tenure, err := l.Campaign(t.Context(), store.Holder{Name: "hub"})
+	tenure, err := l.Campaign(t.Context(), store.Holder{Name: "hub"}, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,16 +153,102 @@ func TestStoreThatHangsEndsLeadershipAndAnswersWriters(t *testing.T) {
 				}}
 			},
 		}
-		tenure := lead(t, open(t, d))
+		var told error
+		tenure := lead(t, open(t, d), store.OnStall(func(err error) { told = err }))
 		began := time.Now()
 		_, err := tenure.Submit(t.Context(), draft)
 		if fault.CodeOf(err) != fault.CodeWriteUnknown {
-			t.Fatalf("the write gave %v (%s)", err, fault.CodeOf(err))
+			t.Errorf("the write gave %v (%s)", err, fault.CodeOf(err))
 		}
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("the writer was left waiting for %v", took)
+		}
+		if fault.CodeOf(told) != fault.CodeStoreUnavailable {
+			t.Errorf("the hub was told %v", told)
+		}
+		began = time.Now()
+		_, err = tenure.Submit(t.Context(), draft)
+		if took := time.Since(began); fault.CodeOf(err) != fault.CodeStoreUnavailable || took > 0 {
+			t.Errorf("a write while the store owes an answer gave %v after %v", err, took)
+		}
+		<-tenure.Context().Done()
 		if took := time.Since(began); took > 2*ttl {
-			t.Fatalf("the writer was left waiting for %v", took)
+			t.Errorf("leadership lasted for %v more", took)
+		}
+		if _, err = tenure.Submit(t.Context(), draft); fault.CodeOf(err) != fault.CodeLeaseLost {
+			t.Errorf("a write after the end of leadership gave %v", err)
+		}
+		time.Sleep(time.Minute) // the read in flight ends
+	})
+}
+
+// TestALateAnswerEndsTheStall: the store is silent for ten seconds, and has done
+// the write. A large write may take longer than a small one.
+func TestALateAnswerEndsTheStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &storetest.Faults{Driver: memstore.New(memstore.Options{}).Driver(), OnAppend: func(_ context.Context, _ store.Batch, next func() error) error {
+			time.Sleep(10 * time.Second)
+			return next()
+		}}
+		l := open(t, d)
+		tenure := lead(t, l)
+		if _, err := tenure.Submit(t.Context(), draft); fault.CodeOf(err) != fault.CodeWriteUnknown {
+			t.Fatalf("a write without an answer gave %v", err)
+		}
+		time.Sleep(10 * time.Second)
+		e, err := tenure.Submit(t.Context(), func(store.Position) (store.Draft, error) {
+			return store.Draft{Kind: "Test", Payload: make([]byte, 8<<20)}, nil
+		})
+		if err != nil || e.Seq != 2 {
+			t.Fatalf("8 MiB in ten seconds, after the late answer: entry %d, %v", e.Seq, err)
 		}
 	})
+}
+
+// TestALogThatWentBackIsTold holds what a follower knows against logs that were
+// put back, and written on since.
+func TestALogThatWentBackIsTold(t *testing.T) {
+	s := memstore.New(memstore.Options{})
+	l := open(t, s.Driver())
+	tenure := lead(t, l)
+	known := func(e store.Entry) store.Head {
+		return store.Head{Position: store.Position{Seq: e.GetSeq(), Term: e.GetTerm()}, Hash: e.Hash}
+	}
+	write := func(tenure *store.Tenure) store.Head {
+		t.Helper()
+		e, err := tenure.Submit(t.Context(), draft)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return known(e)
+	}
+	write(tenure)
+	early := write(tenure)
+	backup := s.Copy()
+	seen := write(tenure)
+	check := func(name string, l *store.Log, h store.Head, want fault.Code) {
+		t.Helper()
+		_, err := l.Follow(t.Context(), h, 0)
+		for what, err := range map[string]error{"Follow": err, "Holds": l.Holds(t.Context(), h)} {
+			if (want == "" && err != nil) || (want != "" && !errors.Is(err, want)) {
+				t.Errorf("%s: %s gave %v, want %q", name, what, err, want)
+			}
+		}
+	}
+	check("as it was", l, seen, "")
+	s.Restore(backup)
+	next := open(t, s.Driver())
+	check("put back", next, seen, fault.CodeLogWentBack)
+	check("put back, by one who has not seen more", next, early, "")
+	if err := next.Wait(t.Context(), seen.Seq); !errors.Is(err, fault.CodeLogWentBack) {
+		t.Errorf("waiting on a log that went back gave %v", err)
+	}
+	on := lead(t, next)
+	write(on)
+	check("as long as it was", next, seen, fault.CodeLogWentBack)
+	write(on)
+	check("longer than it was", next, seen, fault.CodeLogWentBack)
+	check("longer, by one who has not seen more", next, early, "")
 }
 
 // stuck is a log whose append, once begun, ignores its ctx until release is

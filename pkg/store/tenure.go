@@ -19,6 +19,7 @@ type Tenure struct {
 	lease    Lease
 	onCommit func([]Entry)
 	onAbort  func()
+	onStall  func(error)
 
 	ctx context.Context
 	end context.CancelCauseFunc
@@ -37,6 +38,12 @@ type Tenure struct {
 	pings   chan chan struct{}
 	storing atomic.Bool
 
+	stallMu sync.Mutex // guards both below
+	// stalled is closed while the store owes an answer for too long; it is replaced
+	// when the answer has come.
+	stalled chan struct{}
+	stalls  bool
+
 	// head is the end of the log. Only the writer's goroutine uses it.
 	head Head
 }
@@ -54,6 +61,11 @@ func OnCommit(f func([]Entry)) TenureOption { return func(t *Tenure) { t.onCommi
 // It comes before the next proposal is asked. When the tenure ends with a write
 // of unknown outcome, it is called as well.
 func OnAbort(f func()) TenureOption { return func(t *Tenure) { t.onAbort = f } }
+
+// OnStall has f called when the store has not answered a write for so long that
+// who waits for it was told that its outcome is not known. Until the answer comes,
+// proposals are refused at once.
+func OnStall(f func(error)) TenureOption { return func(t *Tenure) { t.onStall = f } }
 
 // Campaign blocks until this hub holds the log's lease, or ctx ends. A Log has
 // one tenure at a time (CodeTenureOpen). The caller should read the log up to
@@ -135,7 +147,7 @@ func (l *Log) begin(ctx context.Context, lease Lease, opts []TenureOption) (*Ten
 		log: l, lease: lease, head: head,
 		queue: make(chan *proposal, l.opts.QueueSize), stop: make(chan struct{}), written: make(chan struct{}),
 		pings:    make(chan chan struct{}),
-		onCommit: func([]Entry) {}, onAbort: func() {},
+		onCommit: func([]Entry) {}, onAbort: func() {}, onStall: func(error) {}, stalled: make(chan struct{}),
 	}
 	for _, o := range opts {
 		o(t)

@@ -27,6 +27,15 @@ type proposal struct {
 	done    chan outcome // one outcome, buffered
 }
 
+// answer tells who waits. The first answer counts: a batch whose outcome was not
+// known for too long may still get one, which nobody waits for.
+func (p *proposal) answer(o outcome) {
+	select {
+	case p.done <- o:
+	default:
+	}
+}
+
 type outcome struct {
 	entry Entry
 	err   error
@@ -61,14 +70,30 @@ func (t *Tenure) hand(ctx context.Context, p *proposal) (Entry, error) {
 		return Entry{}, t.lost()
 	default:
 	}
+	stalled := t.stall()
 	select {
 	case t.queue <- p:
 	case <-t.ctx.Done():
 		return Entry{}, t.lost()
 	case <-t.stop:
 		return Entry{}, t.lost()
+	case <-stalled:
+		return Entry{}, silent()
 	case <-ctx.Done():
 		return Entry{}, notDone(ctx.Err())
+	}
+	select {
+	case o := <-p.done:
+		return o.entry, o.err
+	case <-stalled:
+		if p.state.CompareAndSwap(waiting, withdrawn) {
+			return Entry{}, silent()
+		}
+		// It was taken, and is told with its batch.
+	case <-t.written:
+		return t.afterEnd(p)
+	case <-ctx.Done():
+		return left(ctx, p)
 	}
 	select {
 	case o := <-p.done:
@@ -76,11 +101,21 @@ func (t *Tenure) hand(ctx context.Context, p *proposal) (Entry, error) {
 	case <-t.written:
 		return t.afterEnd(p)
 	case <-ctx.Done():
-		if p.state.CompareAndSwap(waiting, withdrawn) {
-			return Entry{}, notDone(ctx.Err())
-		}
-		return Entry{}, fault.New(fault.CodeWriteUnknown, "append to log: the caller left while the write was in flight: %w", ctx.Err())
+		return left(ctx, p)
 	}
+}
+
+// left answers a caller who leaves before the answer.
+func left(ctx context.Context, p *proposal) (Entry, error) {
+	if p.state.CompareAndSwap(waiting, withdrawn) {
+		return Entry{}, notDone(ctx.Err())
+	}
+	return Entry{}, fault.New(fault.CodeWriteUnknown, "append to log: the caller left while the write was in flight: %w", ctx.Err())
+}
+
+// silent refuses a write while the store owes an answer.
+func silent() error {
+	return fault.New(fault.CodeStoreUnavailable, "append to log: the store has not answered an earlier write yet")
 }
 
 // afterEnd answers a proposal that the writer, which has ended, may have left
@@ -158,6 +193,51 @@ func (t *Tenure) alive(ctx context.Context) error {
 	}
 }
 
+const (
+	// stallAfter is how long the store may take for a small write before who waits
+	// for it is told that the outcome is not known; a large one gets a second more
+	// for each stallBytes.
+	stallAfter = 3 * time.Second
+	stallBytes = 1 << 20
+)
+
+// stall gives a channel that is closed once the store owes an answer for too long.
+func (t *Tenure) stall() <-chan struct{} {
+	t.stallMu.Lock()
+	defer t.stallMu.Unlock()
+	return t.stalled
+}
+
+// watchful runs a write of some bytes. When it takes too long, those who asked for
+// it are told so, and proposals are refused until it has ended.
+func (t *Tenure) watchful(bytes int, asked []*proposal, write func() error) error {
+	limit := stallAfter + time.Duration(bytes/stallBytes)*time.Second
+	ended := false // guarded by stallMu
+	timer := time.AfterFunc(limit, func() {
+		t.stallMu.Lock()
+		defer t.stallMu.Unlock()
+		if ended {
+			return
+		}
+		t.stalls = true
+		err := fault.New(fault.CodeWriteUnknown, "append to log: the store has not answered for %s: the write may be done yet", limit)
+		for _, p := range asked {
+			p.answer(outcome{err: err})
+		}
+		close(t.stalled)
+		t.onStall(fault.New(fault.CodeStoreUnavailable, "the store has not answered a write for %s", limit))
+	})
+	err := write()
+	timer.Stop()
+	t.stallMu.Lock()
+	defer t.stallMu.Unlock()
+	ended = true
+	if t.stalls {
+		t.stalls, t.stalled = false, make(chan struct{})
+	}
+	return err
+}
+
 // round takes one batch from the queue and appends it.
 func (t *Tenure) round(p *proposal) {
 	b := batch{prev: t.head}
@@ -210,7 +290,7 @@ func (t *Tenure) add(b *batch, p *proposal) {
 		err = fault.New(fault.CodeEntryTooLarge, "append to log: the entry of kind %q has %d bytes, the store takes %d", draft.Kind, len(r.Data), t.log.limits.RecordBytes)
 	}
 	if err != nil {
-		p.done <- outcome{err: err}
+		p.answer(outcome{err: err})
 		t.reask(b)
 		return
 	}
@@ -237,19 +317,21 @@ func (t *Tenure) reask(b *batch) {
 func (t *Tenure) flush(b *batch) {
 	if len(b.records) == 0 {
 		for i, p := range b.asked { // all rejected, judged by committed state alone
-			p.done <- b.results[i]
+			p.answer(b.results[i])
 		}
 		return
 	}
 	began := time.Now()
-	err := t.commit(Batch{Term: t.Term(), After: t.head.Seq, Records: b.records})
+	err := t.watchful(b.bytes, b.asked, func() error {
+		return t.commit(Batch{Term: t.Term(), After: t.head.Seq, Records: b.records})
+	})
 	m := t.log.metrics
 	m.duration.Observe(time.Since(began).Seconds())
 	m.batches.WithLabelValues(outcomeName(err)).Inc()
 	if err != nil {
 		t.onAbort()
 		for _, p := range b.asked {
-			p.done <- outcome{err: err}
+			p.answer(outcome{err: err})
 		}
 		return
 	}
@@ -257,7 +339,7 @@ func (t *Tenure) flush(b *batch) {
 	t.head = b.prev
 	t.onCommit(b.entries)
 	for i, p := range b.asked {
-		p.done <- b.results[i]
+		p.answer(b.results[i])
 	}
 }
 
@@ -400,10 +482,12 @@ func (t *Tenure) Trim(ctx context.Context, upTo uint64) error {
 // is: trimming again does no harm.
 func (t *Tenure) applyTrim(p *proposal) {
 	t.storing.Store(true)
-	err := t.log.driver.Append(t.ctx, Batch{Term: t.Term(), After: t.head.Seq, Trim: p.trim})
+	err := t.watchful(0, []*proposal{p}, func() error {
+		return t.log.driver.Append(t.ctx, Batch{Term: t.Term(), After: t.head.Seq, Trim: p.trim})
+	})
 	t.storing.Store(false)
 	if errors.Is(err, fault.CodeLeaseLost) || errors.Is(err, fault.CodeSeqTaken) || errors.Is(err, fault.CodeStoreFailed) {
 		t.end(err)
 	}
-	p.done <- outcome{err: err}
+	p.answer(outcome{err: err})
 }

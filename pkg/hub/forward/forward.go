@@ -153,7 +153,7 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 		_, changed := f.opt.Replica.Watch()
 		_, leading := f.opt.Replica.Leading()
 		leader, address := f.leader()
-		if leading || leader == "" || leader == f.opt.Hub {
+		if leading || leader == "" || leader == f.opt.Hub || f.opt.Replica.Frozen() {
 			// It waits for the lease, should this hub be about to win it.
 			resp, err := next(ctx, req)
 			if fault.CodeOf(err) != fault.CodeNotLeader || ctx.Err() != nil {
@@ -169,11 +169,19 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 			f.await(ctx, seq)
 			return reply, nil
 		}
-		switch fault.KindOf(err) {
-		case fault.Unavailable, fault.Unknown:
-			// Not done, or done under the request id: the next try is told.
-		default:
+		switch kind := fault.KindOf(err); {
+		case fault.CodeOf(err) == fault.CodeReadOnly:
+			return nil, err // the leader cannot write: waiting here mends nothing
+		case kind != fault.Unavailable && kind != fault.Unknown:
 			return nil, err
+		}
+		// Not done, or done under the request id: the next try is told. Without the
+		// store there is no next leader to ask.
+		if away := f.opt.Replica.Health(); away != nil {
+			if fault.KindOf(err) == fault.Unknown {
+				return nil, err
+			}
+			return nil, away
 		}
 		wait := time.NewTimer(pause.Next())
 		select {

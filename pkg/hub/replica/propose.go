@@ -18,8 +18,11 @@ import (
 )
 
 // leaderWait is how long a write waits for this hub to win the lease, as right
-// after its start.
-const leaderWait = 3 * time.Second
+// after its start; with a store that is known to be in trouble, troubleWait.
+const (
+	leaderWait  = 3 * time.Second
+	troubleWait = 500 * time.Millisecond
+)
 
 // Proposal is one entry to append.
 type Proposal struct {
@@ -156,6 +159,7 @@ func (r *Replica) advance(e store.Entry) error {
 			next.Graph, _ = cur.Graph.Update(changesOf(s, eff.Changed))
 		}
 	}
+	r.noteTerm(store.Head{Position: store.Position{Seq: e.GetSeq(), Term: e.GetTerm()}, Hash: e.Hash})
 	if effect.Skipped {
 		r.log.Warn("log entry of an unknown kind skipped", "seq", e.GetSeq(), "kind", e.GetKind())
 	}
@@ -198,14 +202,20 @@ func (r *Replica) speculated(cur *Current, e store.Entry) (*Current, state.Effec
 
 // awaitTenure gives the lease that this hub holds, waiting a little for it.
 func (r *Replica) awaitTenure(ctx context.Context) (*store.Tenure, error) {
-	timer := time.NewTimer(leaderWait)
+	r.mu.Lock()
+	wait := leaderWait
+	if r.trouble != nil {
+		wait = troubleWait
+	}
+	r.mu.Unlock()
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
 		r.mu.Lock()
 		tenure, moved, frozen, trouble := r.tenure, r.tenureMove, r.frozen, r.trouble
 		r.mu.Unlock()
 		if frozen != nil {
-			return nil, fault.New(fault.CodeReadOnly, "this hub serves the last good state, read-only: %w", frozen)
+			return nil, frozenError(frozen)
 		}
 		if tenure != nil {
 			return tenure, nil

@@ -21,9 +21,10 @@
 // A store that cannot be written leaves the replica read-only; it probes by
 // itself and resumes when the probe succeeds. A snapshot that fails leaves it
 // writing: it is tried again, and SnapshotFailed tells. A store whose engine failed is
-// closed and opened again. An entry that cannot be applied, or a log that is not
-// the one followed so far, freezes the replica: it serves the last good state,
-// gives up the lease and waits for people. Health tells all of this.
+// closed and opened again. An entry that cannot be applied freezes the replica: it
+// serves the last good state, gives up the lease and waits for people. So does a
+// log that went back, until it is whole again or an operator accepted the loss.
+// Health tells all of this.
 //
 // All methods are safe for concurrent use.
 package replica
@@ -62,8 +63,12 @@ type Options struct {
 	SnapshotBytes   int64
 	// SnapshotRetry is the shortest pause after a failed snapshot; 0 means 1 min.
 	SnapshotRetry time.Duration
-	// Probe is how often a read-only replica tries to write; 0 means 2 s.
+	// Probe is how often a read-only replica tries to write, and a leader looks
+	// whether the log is still the one that it followed; 0 means 2 s.
 	Probe time.Duration
+	// PositionFile keeps how far this hub has followed the log, so that a store which
+	// is put back while the hub is down is noticed; empty: it is not kept.
+	PositionFile string
 }
 
 // Current is what the log folds into at one point. It is immutable.
@@ -105,6 +110,12 @@ type Replica struct {
 	// snapshotAfter is when the next may be tried.
 	snapshotFailed error
 	snapshotAfter  time.Time
+	// position is what the position file says, nil if there is none; positionFailed
+	// is why it could not be written. keepPosition is set once the log was found to
+	// hold what an earlier run of the hub saw.
+	position       *store.Mark
+	positionFailed error
+	keepPosition   bool
 }
 
 // backlog is the log that no snapshot covers yet.
@@ -194,7 +205,7 @@ func (r *Replica) Health() error {
 	defer r.mu.Unlock()
 	switch {
 	case r.frozen != nil:
-		return fault.New(fault.CodeReadOnly, "serving the last good state, read-only: %w", r.frozen)
+		return frozenError(r.frozen)
 	case r.trouble != nil:
 		return fault.New(fault.CodeReadOnly, "the store cannot be used: %w", r.trouble)
 	case r.current.Load() == nil:
@@ -202,6 +213,20 @@ func (r *Replica) Health() error {
 	}
 	return nil
 }
+
+// frozenError is what a frozen replica answers. How to mend it is told by what
+// froze it.
+func frozenError(cause error) error {
+	err := fault.New(fault.CodeReadOnly, "this hub serves the last good state, read-only: %w", cause)
+	if e, ok := fault.Lookup(fault.CodeOf(cause)); ok && wentBack(cause) {
+		return err.WithRemedy("%s", e.Remedy)
+	}
+	return err
+}
+
+// Frozen tells whether the replica stopped until people, or a log that is whole
+// again, let it go on.
+func (r *Replica) Frozen() bool { return r.isFrozen() }
 
 // SnapshotFailed tells why the last snapshot of this hub was not saved, or nil.
 // The hub goes on writing meanwhile, and the log grows.

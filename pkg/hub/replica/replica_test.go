@@ -112,7 +112,7 @@ func TestAStoreThatIsSlowToComeBackDoesNotFreezeTheReplica(t *testing.T) {
 			},
 			OnRead: func(_ context.Context, _ uint64, limit int, next func() (store.Page, error)) (store.Page, error) {
 				// Open has read by then; what fails is the replica's own first read.
-				if n == 2 && limit == 1 && reads.Add(1) == 2 {
+				if n == 2 && limit == 1 && reads.Add(1) == 1 {
 					return store.Page{}, fault.New(fault.CodeStoreUnavailable, "not reachable yet")
 				}
 				return next()

@@ -18,8 +18,12 @@ import (
 // readPage is how many entries one read of the log asks for.
 const readPage = 512
 
-// errReopen says that the store's engine must be opened again.
-var errReopen = errors.New("store engine failed")
+// errReopen says that the store's engine must be opened again; errLookAgain that
+// the log is to be, which went back and may be whole again.
+var (
+	errReopen    = errors.New("store engine failed")
+	errLookAgain = errors.New("the log is read again")
+)
 
 // Run follows the log, campaigns for the lease and leads while it is held, until
 // ctx ends: then it resigns, closes the log and returns nil. An error is one
@@ -28,6 +32,16 @@ var errReopen = errors.New("store engine failed")
 // on with what it has and tries again for as long as it takes.
 func (r *Replica) Run(ctx context.Context) error {
 	b := backoff.New(backoff.Policy{Base: 100 * time.Millisecond, Cap: 5 * time.Second})
+	if err := r.beginPosition(); err != nil {
+		return err
+	}
+	if r.opt.PositionFile != "" {
+		var wg sync.WaitGroup
+		kctx, stop := context.WithCancel(ctx)
+		wg.Go(func() { r.keepPositions(kctx) })
+		defer wg.Wait()
+		defer stop()
+	}
 	for {
 		l, err := r.opt.Open(ctx)
 		if err == nil {
@@ -41,8 +55,10 @@ func (r *Replica) Run(ctx context.Context) error {
 		if !r.isReady() {
 			return fmt.Errorf("open the log: %w", err)
 		}
-		r.noteTrouble(err)
-		r.log.Error("store closed; opening it again", "err", err)
+		if !errors.Is(err, errLookAgain) {
+			r.noteTrouble(err)
+			r.log.Error("store closed; opening it again", "err", err)
+		}
 		if b.Wait(ctx) != nil {
 			return nil
 		}
@@ -58,10 +74,18 @@ func (r *Replica) serve(ctx context.Context, l *store.Log) (err error) {
 		}
 	}()
 	r.setLog(l)
+	end, err := l.End(ctx)
+	if err != nil {
+		return err
+	}
 	if err := r.load(ctx, l); err != nil {
 		return err
 	}
 	for ctx.Err() == nil {
+		if r.WentBack() {
+			r.awaitMended(ctx, l, end)
+			return errLookAgain
+		}
 		if r.isFrozen() {
 			<-ctx.Done()
 			return nil
@@ -92,7 +116,7 @@ func (r *Replica) load(ctx context.Context, l *store.Log) error {
 		r.mu.Lock()
 		r.current.Store(&Current{State: s, Graph: graphOf(s)})
 		r.mu.Unlock()
-	} else if err := r.checkContinuity(ctx, l); err != nil {
+	} else if err := r.rejoin(ctx, l); err != nil {
 		if !isDamage(err) {
 			return err // the store is not well yet: it is opened again
 		}
@@ -114,6 +138,9 @@ func (r *Replica) load(ctx context.Context, l *store.Log) error {
 	}
 	if r.opt.Domain != "" && s.Domain() != r.opt.Domain {
 		return fault.New(fault.CodeStoreDomain, "the log is of domain %q, not %q", s.Domain(), r.opt.Domain)
+	}
+	if err := r.checkStart(ctx, l); err != nil {
+		return err
 	}
 	close(r.ready)
 	return nil
@@ -139,22 +166,6 @@ func loadSnapshot(ctx context.Context, l *store.Log) (*state.State, error) {
 	return s, nil
 }
 
-// checkContinuity holds a reopened log against the state that came from it.
-func (r *Replica) checkContinuity(ctx context.Context, l *store.Log) error {
-	pos := r.current.Load().State.Position()
-	entries, err := l.Read(ctx, pos.Seq-1, 1)
-	if fault.CodeOf(err) == fault.CodeTrimmed {
-		return nil // away for long: catchUp goes to the newest snapshot
-	}
-	if err != nil {
-		return fmt.Errorf("read entry %d again: %w", pos.Seq, err)
-	}
-	if len(entries) == 0 || entries[0].Hash != pos.Hash {
-		return fault.New(fault.CodeBadEntry, "the log does not hold entry %d as it was followed: it went back or was rewritten", pos.Seq)
-	}
-	return nil
-}
-
 // isDamage tells an error that people must mend from one that passes.
 func isDamage(err error) bool {
 	return fault.KindOf(err) == fault.Corrupt || fault.CodeOf(err) == fault.CodeBadEntry
@@ -164,7 +175,7 @@ func isDamage(err error) bool {
 // cannot be applied freezes the replica and is no error here.
 func (r *Replica) catchUp(ctx context.Context, l *store.Log) error {
 	for !r.isFrozen() {
-		entries, err := l.Read(ctx, r.current.Load().State.Seq(), readPage)
+		entries, err := l.Follow(ctx, known(r.current.Load().State), readPage)
 		if fault.CodeOf(err) == fault.CodeTrimmed {
 			if err = r.jump(ctx, l); err == nil {
 				continue
@@ -199,15 +210,13 @@ func (r *Replica) jump(ctx context.Context, l *store.Log) error {
 	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if s.Seq() <= r.current.Load().State.Seq() {
 		return fault.New(fault.CodeBadSnapshot, "the log is trimmed beyond entry %d and no newer snapshot exists", r.current.Load().State.Seq())
 	}
-	r.current.Store(&Current{State: s, Graph: graphOf(s)})
-	r.keepCommit(Commit{Seq: s.ConfigSeq(), Term: s.ConfigEpoch(), At: time.Now()})
-	close(r.changed)
-	r.changed = make(chan struct{})
+	if cur := r.current.Load().State; s.Term() < cur.Term() {
+		return fault.New(fault.CodeLogWentBack, "the log went back: its snapshot of entry %d is of term %d, after it had term %d", s.Seq(), s.Term(), cur.Term())
+	}
+	r.replace(s)
 	return nil
 }
 
@@ -216,7 +225,7 @@ func (r *Replica) campaign(ctx context.Context, l *store.Log) (*store.Tenure, er
 	fctx, stop := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		failed := false
+		failed := true // what was in trouble as leader may be well now
 		for fctx.Err() == nil && !r.isFrozen() {
 			err := r.catchUp(fctx, l)
 			if err == nil && failed {
@@ -236,7 +245,9 @@ func (r *Replica) campaign(ctx context.Context, l *store.Log) (*store.Tenure, er
 			stop(errFrozen)
 		}
 	})
-	tenure, err := l.Campaign(fctx, r.opt.Holder, store.OnCommit(r.committed), store.OnAbort(r.aborted))
+	holder := r.opt.Holder
+	holder.Above = r.current.Load().State.Term()
+	tenure, err := l.Campaign(fctx, holder, store.OnCommit(r.committed), store.OnAbort(r.aborted), store.OnStall(r.noteTrouble))
 	stop(nil)
 	wg.Wait()
 	if err != nil {
@@ -263,6 +274,13 @@ func (r *Replica) lead(ctx context.Context, l *store.Log, tenure *store.Tenure) 
 	}()
 	r.aborted()
 	if err := r.catchUp(ctx, l); err != nil || r.isFrozen() {
+		return err
+	}
+	if err := r.checkAlarms(ctx, l); err != nil {
+		if wentBack(err) {
+			r.lockedFreeze(err)
+			return nil
+		}
 		return err
 	}
 	r.setTenure(tenure)
@@ -297,6 +315,7 @@ func (r *Replica) lead(ctx context.Context, l *store.Log, tenure *store.Tenure) 
 			if err := r.probe(ctx); err != nil {
 				return err
 			}
+			r.checkLead(ctx, l)
 		}
 		if r.isFrozen() {
 			return nil

@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -64,6 +65,33 @@ func (s *Server) Expire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.drop()
+}
+
+// Copy is what a Server held at one moment.
+type Copy struct {
+	records []store.Record
+	trimmed uint64
+	head    store.Position
+	blobs   map[string][]byte
+	term    uint64
+}
+
+// Copy takes a backup of the log.
+func (s *Server) Copy() Copy {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Copy{records: slices.Clone(s.records), trimmed: s.trimmed, head: s.head, blobs: maps.Clone(s.blobs), term: s.term}
+}
+
+// Restore puts the log back to a backup, as an operator may do with a store that
+// hubs are using. The lease that is held ends.
+func (s *Server) Restore(c Copy) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records, s.trimmed, s.head, s.term = slices.Clone(c.records), c.trimmed, c.head, c.term
+	s.blobs = maps.Clone(c.blobs)
+	s.drop()
+	s.announce()
 }
 
 // drop ends the present lease. The caller holds mu.
@@ -167,10 +195,13 @@ func (d *driver) Wait(ctx context.Context, after uint64) error {
 			return err
 		}
 		d.s.mu.Lock()
-		longer, changed := d.s.head.Seq > after, d.s.changed
+		head, changed := d.s.head.Seq, d.s.changed
 		d.s.mu.Unlock()
-		if longer {
+		switch {
+		case head > after:
 			return nil
+		case head < after:
+			return fault.New(fault.CodeLogWentBack, "wait for log: it ends at entry %d, before entry %d", head, after)
 		}
 		if err := d.block(ctx, "wait for log", changed, 0); err != nil {
 			return err
@@ -220,8 +251,8 @@ func (d *driver) try(holder store.Holder) (*lease, <-chan struct{}, time.Duratio
 	if s.lease != nil {
 		return nil, s.changed, max(time.Until(s.until), 0)
 	}
-	s.term = max(s.term, s.head.Term) + 1
-	s.holder = holder
+	s.term = max(s.term, s.head.Term, holder.Above) + 1
+	s.holder = store.Holder{Name: holder.Name, Address: holder.Address}
 	s.lease = &lease{d: d, term: s.term, lost: make(chan struct{})}
 	s.until = time.Now().Add(s.ttl)
 	s.announce()

@@ -108,8 +108,8 @@ func pagesAreBounded(e *env) {
 func waitReturns(e *env) {
 	d, other := e.driver(), e.driver()
 	l := e.campaign(d)
-	waiting := spawn(func() error { return other.Wait(e.ctx, 1) })
 	e.ok(d.Append(e.ctx, batch(l.Term(), 0, "a")))
+	waiting := spawn(func() error { return other.Wait(e.ctx, 1) })
 	e.holds(other, "a")
 	select {
 	case err := <-waiting:
@@ -126,6 +126,8 @@ func waitReturns(e *env) {
 	if err := receive(e, waiting); err == nil {
 		e.Fatal("Wait returned nil when its context ended")
 	}
+	// It can only have been that long before it was put back.
+	e.fails(other.Wait(e.ctx, 3), fault.CodeLogWentBack)
 }
 
 func trimmedRange(e *env) {

@@ -270,10 +270,13 @@ func (r *driver) Wait(ctx context.Context, after uint64) error {
 			return err
 		}
 		r.d.mu.Lock()
-		longer, changed := r.d.state.Head > after, r.d.changed
+		head, changed := r.d.state.Head, r.d.changed
 		r.d.mu.Unlock()
-		if longer {
+		switch {
+		case head > after:
 			return nil
+		case head < after:
+			return fault.New(fault.CodeLogWentBack, "wait for log: it ends at entry %d, before entry %d", head, after)
 		}
 		if err := r.block(ctx, "wait for log", changed); err != nil {
 			return err
@@ -335,7 +338,7 @@ func (r *driver) begin(l *lease, holder store.Holder) error {
 		if err != nil {
 			return err
 		}
-		s.Term = max(s.Term, s.HeadTerm) + 1
+		s.Term = max(s.Term, s.HeadTerm, holder.Above) + 1
 		s.Holder, s.Address = holder.Name, holder.Address
 		id, after = tx.ID(), s
 		return s.put(bucket)

@@ -241,9 +241,9 @@ func (d *Driver) begin(ctx context.Context, won *api.KVPair, holder store.Holder
 			return d.hold(won.Session, at), nil // the answer to the write was lost
 		}
 		next := at.head
-		// The lock's count goes back when Consul is restored from a snapshot, what
-		// the log says does not, unless it went back as well.
-		next.Lease = max(at.Lease, at.head.Term, won.LockIndex) + 1
+		// The lock's count goes back when Consul is restored from a snapshot, and so
+		// does what the log says; what the holder has seen does not.
+		next.Lease = max(at.Lease, at.head.Term, won.LockIndex, holder.Above) + 1
 		next.Session, next.Holder, next.Address = won.Session, holder.Name, holder.Address
 		written, failed, err := d.txn(ctx, doing, []*api.TxnOp{d.fence(won.Session), d.casHead(next, at.index)})
 		switch {

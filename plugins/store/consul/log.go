@@ -314,6 +314,13 @@ func (d *Driver) Wait(ctx context.Context, after uint64) error {
 	defer cancel()
 	return d.follow(ctx, d.headKey(), func(pair *api.KVPair) (bool, error) {
 		at, err := d.decodeHead(pair)
+		if err == nil && at.Seq < after {
+			// A server that has just lost Consul's leadership may answer with what it
+			// had: only a consistent read is believed.
+			if _, at, err = d.state(ctx, doing); err == nil && at.Seq < after {
+				err = fault.New(fault.CodeLogWentBack, "%s: it ends at entry %d, before entry %d", doing, at.Seq, after)
+			}
+		}
 		return err == nil && at.Seq > after, err
 	}, func(err error) error { return d.failure(ctx, doing, false, err) })
 }

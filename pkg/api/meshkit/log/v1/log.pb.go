@@ -1000,6 +1000,81 @@ func (x *TrustUpdated) GetFingerprint() []byte {
 	return nil
 }
 
+// LossAccepted fills the place of an entry that hubs have seen and that the log
+// lost when its store was put back: an operator gave it up. From the first lost
+// entry on, one stands in each place up to and with the one after lost_seq, so
+// that neither versions nor terms are used twice.
+type LossAccepted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest entry that is given up, and the highest term that was seen.
+	LostSeq  uint64 `protobuf:"varint,1,opt,name=lost_seq,json=lostSeq,proto3" json:"lost_seq,omitempty"`
+	LostTerm uint64 `protobuf:"varint,2,opt,name=lost_term,json=lostTerm,proto3" json:"lost_term,omitempty"`
+	// The last entry that was kept.
+	KeptSeq uint64 `protobuf:"varint,3,opt,name=kept_seq,json=keptSeq,proto3" json:"kept_seq,omitempty"`
+	// Operator's words, from --reason.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LossAccepted) Reset() {
+	*x = LossAccepted{}
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LossAccepted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LossAccepted) ProtoMessage() {}
+
+func (x *LossAccepted) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LossAccepted.ProtoReflect.Descriptor instead.
+func (*LossAccepted) Descriptor() ([]byte, []int) {
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LossAccepted) GetLostSeq() uint64 {
+	if x != nil {
+		return x.LostSeq
+	}
+	return 0
+}
+
+func (x *LossAccepted) GetLostTerm() uint64 {
+	if x != nil {
+		return x.LostTerm
+	}
+	return 0
+}
+
+func (x *LossAccepted) GetKeptSeq() uint64 {
+	if x != nil {
+		return x.KeptSeq
+	}
+	return 0
+}
+
+func (x *LossAccepted) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Snapshot is the state that a log prefix folds into. It is stored as a
 // stream of SnapshotRecord messages, each preceded by its length as a varint.
 type SnapshotRecord struct {
@@ -1022,7 +1097,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1109,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1122,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -1213,14 +1288,17 @@ type SnapshotHeader struct {
 	// Number of records after this one; a stream with fewer is truncated.
 	Records uint64 `protobuf:"varint,12,opt,name=records,proto3" json:"records,omitempty"`
 	// Entries of a kind that the writer did not know.
-	Skipped       uint64 `protobuf:"varint,13,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	Skipped uint64 `protobuf:"varint,13,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// The newest entry and the highest term that LossAccepted entries gave up; 0: none.
+	AcceptedSeq   uint64 `protobuf:"varint,14,opt,name=accepted_seq,json=acceptedSeq,proto3" json:"accepted_seq,omitempty"`
+	AcceptedTerm  uint64 `protobuf:"varint,15,opt,name=accepted_term,json=acceptedTerm,proto3" json:"accepted_term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1310,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1323,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1339,6 +1417,20 @@ func (x *SnapshotHeader) GetSkipped() uint64 {
 	return 0
 }
 
+func (x *SnapshotHeader) GetAcceptedSeq() uint64 {
+	if x != nil {
+		return x.AcceptedSeq
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetAcceptedTerm() uint64 {
+	if x != nil {
+		return x.AcceptedTerm
+	}
+	return 0
+}
+
 type ResourceState struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Kind      string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -1361,7 +1453,7 @@ type ResourceState struct {
 
 func (x *ResourceState) Reset() {
 	*x = ResourceState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1465,7 @@ func (x *ResourceState) String() string {
 func (*ResourceState) ProtoMessage() {}
 
 func (x *ResourceState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1478,7 @@ func (x *ResourceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceState.ProtoReflect.Descriptor instead.
 func (*ResourceState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResourceState) GetKind() string {
@@ -1480,7 +1572,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1584,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1597,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Revision) GetKind() string {
@@ -1593,7 +1685,7 @@ type ChangeRecord struct {
 
 func (x *ChangeRecord) Reset() {
 	*x = ChangeRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1697,7 @@ func (x *ChangeRecord) String() string {
 func (*ChangeRecord) ProtoMessage() {}
 
 func (x *ChangeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1710,7 @@ func (x *ChangeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRecord.ProtoReflect.Descriptor instead.
 func (*ChangeRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ChangeRecord) GetSeq() uint64 {
@@ -1718,7 +1810,7 @@ type TokenState struct {
 
 func (x *TokenState) Reset() {
 	*x = TokenState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +1822,7 @@ func (x *TokenState) String() string {
 func (*TokenState) ProtoMessage() {}
 
 func (x *TokenState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +1835,7 @@ func (x *TokenState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenState.ProtoReflect.Descriptor instead.
 func (*TokenState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TokenState) GetToken() *TokenCreated {
@@ -1804,7 +1896,7 @@ type NodeState struct {
 
 func (x *NodeState) Reset() {
 	*x = NodeState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +1908,7 @@ func (x *NodeState) String() string {
 func (*NodeState) ProtoMessage() {}
 
 func (x *NodeState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +1921,7 @@ func (x *NodeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
 func (*NodeState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NodeState) GetNode() string {
@@ -1902,7 +1994,7 @@ type HubState struct {
 
 func (x *HubState) Reset() {
 	*x = HubState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2006,7 @@ func (x *HubState) String() string {
 func (*HubState) ProtoMessage() {}
 
 func (x *HubState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2019,7 @@ func (x *HubState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubState.ProtoReflect.Descriptor instead.
 func (*HubState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *HubState) GetHub() string {
@@ -1972,7 +2064,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2076,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2089,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{20}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RequestRecord) GetRequestId() string {
@@ -2111,7 +2203,12 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"\x06keyset\x18\x02 \x01(\fR\x06keyset\x12\x1b\n" +
 	"\tca_bundle\x18\x03 \x01(\fR\bcaBundle\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12 \n" +
-	"\vfingerprint\x18\x05 \x01(\fR\vfingerprint\"\x96\x04\n" +
+	"\vfingerprint\x18\x05 \x01(\fR\vfingerprint\"y\n" +
+	"\fLossAccepted\x12\x19\n" +
+	"\blost_seq\x18\x01 \x01(\x04R\alostSeq\x12\x1b\n" +
+	"\tlost_term\x18\x02 \x01(\x04R\blostTerm\x12\x19\n" +
+	"\bkept_seq\x18\x03 \x01(\x04R\akeptSeq\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x96\x04\n" +
 	"\x0eSnapshotRecord\x128\n" +
 	"\x06header\x18\x01 \x01(\v2\x1e.meshkit.log.v1.SnapshotHeaderH\x00R\x06header\x12;\n" +
 	"\bresource\x18\x02 \x01(\v2\x1d.meshkit.log.v1.ResourceStateH\x00R\bresource\x126\n" +
@@ -2122,7 +2219,7 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"\vcertificate\x18\a \x01(\v2!.meshkit.log.v1.CertificateIssuedH\x00R\vcertificate\x129\n" +
 	"\arequest\x18\b \x01(\v2\x1d.meshkit.log.v1.RequestRecordH\x00R\arequest\x12,\n" +
 	"\x03hub\x18\t \x01(\v2\x18.meshkit.log.v1.HubStateH\x00R\x03hubB\b\n" +
-	"\x06record\"\xeb\x02\n" +
+	"\x06record\"\xb3\x03\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x16\n" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x10\n" +
@@ -2138,7 +2235,9 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	" \x01(\fR\x06keyset\x12\x1b\n" +
 	"\tca_bundle\x18\v \x01(\fR\bcaBundle\x12\x18\n" +
 	"\arecords\x18\f \x01(\x04R\arecords\x12\x18\n" +
-	"\askipped\x18\r \x01(\x04R\askipped\"\xf1\x02\n" +
+	"\askipped\x18\r \x01(\x04R\askipped\x12!\n" +
+	"\faccepted_seq\x18\x0e \x01(\x04R\vacceptedSeq\x12#\n" +
+	"\raccepted_term\x18\x0f \x01(\x04R\facceptedTerm\"\xf1\x02\n" +
 	"\rResourceState\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -2226,7 +2325,7 @@ func file_meshkit_log_v1_log_proto_rawDescGZIP() []byte {
 	return file_meshkit_log_v1_log_proto_rawDescData
 }
 
-var file_meshkit_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_meshkit_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_meshkit_log_v1_log_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: meshkit.log.v1.Entry
 	(*DomainCreated)(nil),         // 1: meshkit.log.v1.DomainCreated
@@ -2240,50 +2339,51 @@ var file_meshkit_log_v1_log_proto_goTypes = []any{
 	(*NodeForgotten)(nil),         // 9: meshkit.log.v1.NodeForgotten
 	(*CertificateIssued)(nil),     // 10: meshkit.log.v1.CertificateIssued
 	(*TrustUpdated)(nil),          // 11: meshkit.log.v1.TrustUpdated
-	(*SnapshotRecord)(nil),        // 12: meshkit.log.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),        // 13: meshkit.log.v1.SnapshotHeader
-	(*ResourceState)(nil),         // 14: meshkit.log.v1.ResourceState
-	(*Revision)(nil),              // 15: meshkit.log.v1.Revision
-	(*ChangeRecord)(nil),          // 16: meshkit.log.v1.ChangeRecord
-	(*TokenState)(nil),            // 17: meshkit.log.v1.TokenState
-	(*NodeState)(nil),             // 18: meshkit.log.v1.NodeState
-	(*HubState)(nil),              // 19: meshkit.log.v1.HubState
-	(*RequestRecord)(nil),         // 20: meshkit.log.v1.RequestRecord
-	nil,                           // 21: meshkit.log.v1.TokenCreated.LabelsEntry
-	nil,                           // 22: meshkit.log.v1.NodeJoined.LabelsEntry
-	nil,                           // 23: meshkit.log.v1.NodeState.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*LossAccepted)(nil),          // 12: meshkit.log.v1.LossAccepted
+	(*SnapshotRecord)(nil),        // 13: meshkit.log.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),        // 14: meshkit.log.v1.SnapshotHeader
+	(*ResourceState)(nil),         // 15: meshkit.log.v1.ResourceState
+	(*Revision)(nil),              // 16: meshkit.log.v1.Revision
+	(*ChangeRecord)(nil),          // 17: meshkit.log.v1.ChangeRecord
+	(*TokenState)(nil),            // 18: meshkit.log.v1.TokenState
+	(*NodeState)(nil),             // 19: meshkit.log.v1.NodeState
+	(*HubState)(nil),              // 20: meshkit.log.v1.HubState
+	(*RequestRecord)(nil),         // 21: meshkit.log.v1.RequestRecord
+	nil,                           // 22: meshkit.log.v1.TokenCreated.LabelsEntry
+	nil,                           // 23: meshkit.log.v1.NodeJoined.LabelsEntry
+	nil,                           // 24: meshkit.log.v1.NodeState.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_meshkit_log_v1_log_proto_depIdxs = []int32{
-	24, // 0: meshkit.log.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	25, // 0: meshkit.log.v1.Entry.time:type_name -> google.protobuf.Timestamp
 	4,  // 1: meshkit.log.v1.ChangeSet.writes:type_name -> meshkit.log.v1.ResourceWrite
-	21, // 2: meshkit.log.v1.TokenCreated.labels:type_name -> meshkit.log.v1.TokenCreated.LabelsEntry
-	24, // 3: meshkit.log.v1.TokenCreated.expires_at:type_name -> google.protobuf.Timestamp
+	22, // 2: meshkit.log.v1.TokenCreated.labels:type_name -> meshkit.log.v1.TokenCreated.LabelsEntry
+	25, // 3: meshkit.log.v1.TokenCreated.expires_at:type_name -> google.protobuf.Timestamp
 	10, // 4: meshkit.log.v1.HubJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
 	10, // 5: meshkit.log.v1.HubJoined.issuer:type_name -> meshkit.log.v1.CertificateIssued
-	22, // 6: meshkit.log.v1.NodeJoined.labels:type_name -> meshkit.log.v1.NodeJoined.LabelsEntry
+	23, // 6: meshkit.log.v1.NodeJoined.labels:type_name -> meshkit.log.v1.NodeJoined.LabelsEntry
 	10, // 7: meshkit.log.v1.NodeJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	24, // 8: meshkit.log.v1.CertificateIssued.not_before:type_name -> google.protobuf.Timestamp
-	24, // 9: meshkit.log.v1.CertificateIssued.not_after:type_name -> google.protobuf.Timestamp
-	13, // 10: meshkit.log.v1.SnapshotRecord.header:type_name -> meshkit.log.v1.SnapshotHeader
-	14, // 11: meshkit.log.v1.SnapshotRecord.resource:type_name -> meshkit.log.v1.ResourceState
-	15, // 12: meshkit.log.v1.SnapshotRecord.revision:type_name -> meshkit.log.v1.Revision
-	16, // 13: meshkit.log.v1.SnapshotRecord.change:type_name -> meshkit.log.v1.ChangeRecord
-	17, // 14: meshkit.log.v1.SnapshotRecord.token:type_name -> meshkit.log.v1.TokenState
-	18, // 15: meshkit.log.v1.SnapshotRecord.node:type_name -> meshkit.log.v1.NodeState
+	25, // 8: meshkit.log.v1.CertificateIssued.not_before:type_name -> google.protobuf.Timestamp
+	25, // 9: meshkit.log.v1.CertificateIssued.not_after:type_name -> google.protobuf.Timestamp
+	14, // 10: meshkit.log.v1.SnapshotRecord.header:type_name -> meshkit.log.v1.SnapshotHeader
+	15, // 11: meshkit.log.v1.SnapshotRecord.resource:type_name -> meshkit.log.v1.ResourceState
+	16, // 12: meshkit.log.v1.SnapshotRecord.revision:type_name -> meshkit.log.v1.Revision
+	17, // 13: meshkit.log.v1.SnapshotRecord.change:type_name -> meshkit.log.v1.ChangeRecord
+	18, // 14: meshkit.log.v1.SnapshotRecord.token:type_name -> meshkit.log.v1.TokenState
+	19, // 15: meshkit.log.v1.SnapshotRecord.node:type_name -> meshkit.log.v1.NodeState
 	10, // 16: meshkit.log.v1.SnapshotRecord.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	20, // 17: meshkit.log.v1.SnapshotRecord.request:type_name -> meshkit.log.v1.RequestRecord
-	19, // 18: meshkit.log.v1.SnapshotRecord.hub:type_name -> meshkit.log.v1.HubState
-	24, // 19: meshkit.log.v1.SnapshotHeader.time:type_name -> google.protobuf.Timestamp
-	24, // 20: meshkit.log.v1.ResourceState.created_at:type_name -> google.protobuf.Timestamp
-	24, // 21: meshkit.log.v1.ResourceState.updated_at:type_name -> google.protobuf.Timestamp
-	24, // 22: meshkit.log.v1.ChangeRecord.time:type_name -> google.protobuf.Timestamp
+	21, // 17: meshkit.log.v1.SnapshotRecord.request:type_name -> meshkit.log.v1.RequestRecord
+	20, // 18: meshkit.log.v1.SnapshotRecord.hub:type_name -> meshkit.log.v1.HubState
+	25, // 19: meshkit.log.v1.SnapshotHeader.time:type_name -> google.protobuf.Timestamp
+	25, // 20: meshkit.log.v1.ResourceState.created_at:type_name -> google.protobuf.Timestamp
+	25, // 21: meshkit.log.v1.ResourceState.updated_at:type_name -> google.protobuf.Timestamp
+	25, // 22: meshkit.log.v1.ChangeRecord.time:type_name -> google.protobuf.Timestamp
 	5,  // 23: meshkit.log.v1.TokenState.token:type_name -> meshkit.log.v1.TokenCreated
-	24, // 24: meshkit.log.v1.TokenState.created_at:type_name -> google.protobuf.Timestamp
-	23, // 25: meshkit.log.v1.NodeState.labels:type_name -> meshkit.log.v1.NodeState.LabelsEntry
-	24, // 26: meshkit.log.v1.NodeState.joined_at:type_name -> google.protobuf.Timestamp
+	25, // 24: meshkit.log.v1.TokenState.created_at:type_name -> google.protobuf.Timestamp
+	24, // 25: meshkit.log.v1.NodeState.labels:type_name -> meshkit.log.v1.NodeState.LabelsEntry
+	25, // 26: meshkit.log.v1.NodeState.joined_at:type_name -> google.protobuf.Timestamp
 	10, // 27: meshkit.log.v1.NodeState.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	24, // 28: meshkit.log.v1.NodeState.valid_from:type_name -> google.protobuf.Timestamp
+	25, // 28: meshkit.log.v1.NodeState.valid_from:type_name -> google.protobuf.Timestamp
 	29, // [29:29] is the sub-list for method output_type
 	29, // [29:29] is the sub-list for method input_type
 	29, // [29:29] is the sub-list for extension type_name
@@ -2296,7 +2396,7 @@ func file_meshkit_log_v1_log_proto_init() {
 	if File_meshkit_log_v1_log_proto != nil {
 		return
 	}
-	file_meshkit_log_v1_log_proto_msgTypes[12].OneofWrappers = []any{
+	file_meshkit_log_v1_log_proto_msgTypes[13].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Revision)(nil),
@@ -2313,7 +2413,7 @@ func file_meshkit_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_log_v1_log_proto_rawDesc), len(file_meshkit_log_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
