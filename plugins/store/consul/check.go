@@ -30,15 +30,21 @@ type check struct {
 	serviceID string
 	checkID   string
 	server    *http.Server
+	// registration is what Consul's agent was told.
+	registration *api.AgentServiceRegistration
 }
 
-// register makes the service instance, once.
+// register makes the service instance, or tells the agent of it again: Consul
+// forgets it with a restored snapshot, and an agent with its data.
 func (d *Driver) register(ctx context.Context, holder store.Holder) error {
 	const doing = "register with Consul"
 	d.mu.Lock()
-	known := d.check != nil
+	known := d.check
 	d.mu.Unlock()
-	if known {
+	if known != nil {
+		if err := d.tell(ctx, known.registration); err != nil {
+			return d.failure(ctx, doing, false, err)
+		}
 		return nil
 	}
 	listen := d.cfg.CheckListen
@@ -73,15 +79,26 @@ func (d *Driver) register(ctx context.Context, holder store.Holder) error {
 		reg.Address = host
 		reg.Port, _ = strconv.Atoi(port)
 	}
+	c.registration = reg
 	d.wg.Go(func() { _ = c.server.Serve(lis) })
-	opts := api.ServiceRegisterOpts{Token: d.currentToken()}
-	if err := d.client.Agent().ServiceRegisterOpts(reg, opts.WithContext(ctx)); err != nil {
+	if err := d.tell(ctx, reg); err != nil {
 		return errors.Join(d.failure(ctx, doing, false, err), c.server.Close())
 	}
 	d.mu.Lock()
 	d.check = c
 	d.mu.Unlock()
 	return nil
+}
+
+// tell registers the service instance with the agent.
+func (d *Driver) tell(ctx context.Context, reg *api.AgentServiceRegistration) error {
+	ctx, cancel, err := d.call(ctx, "register with Consul", d.cfg.Timeout)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	opts := api.ServiceRegisterOpts{Token: d.currentToken()}
+	return d.client.Agent().ServiceRegisterOpts(reg, opts.WithContext(ctx))
 }
 
 // answerCheck tells Consul whether the loop of the leader runs.

@@ -34,6 +34,7 @@ package consul
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -71,7 +72,7 @@ type Config struct {
 	// CheckListen is where the agent's health check reaches this hub, host:port;
 	// empty means a free port of 127.0.0.1, for an agent on the same machine.
 	CheckListen string
-	// Timeout of one request that Consul should answer at once; 0 means 5 s.
+	// Timeout of one request that Consul should answer at once; 0 means 3 s.
 	Timeout time.Duration
 }
 
@@ -113,7 +114,7 @@ func Open(cfg Config) (*Driver, error) {
 		cfg.Prefix = "meshkit"
 	}
 	if cfg.Timeout <= 0 {
-		cfg.Timeout = 5 * time.Second
+		cfg.Timeout = 3 * time.Second
 	}
 	transport := &http.Transport{
 		DialContext: (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
@@ -126,13 +127,13 @@ func Open(cfg Config) (*Driver, error) {
 		Namespace: cfg.Namespace, Partition: cfg.Partition, Transport: transport,
 	}
 	if cfg.TLS != nil {
-		tls, err := api.SetupTLSConfig(&api.TLSConfig{
+		conf, err := api.SetupTLSConfig(&api.TLSConfig{
 			Address: cfg.TLS.ServerName, CAFile: cfg.TLS.CA, CertFile: cfg.TLS.Cert, KeyFile: cfg.TLS.Key,
 		})
 		if err != nil {
 			return nil, fault.New(fault.CodeConfig, "open Consul store: TLS: %w", err)
 		}
-		c.Scheme, transport.TLSClientConfig = "https", tls
+		c.Scheme, transport.TLSClientConfig = "https", conf
 	}
 	c.HttpClient = &http.Client{Transport: transport}
 	client, err := api.NewClient(c)
@@ -237,15 +238,14 @@ func (d *Driver) failure(ctx context.Context, doing string, wrote bool, err erro
 	case d.ctx.Err() != nil && !wrote:
 		return fault.New(fault.CodeStoreClosed, "%s: the store is closed", doing)
 	case notSent(err):
-		return fault.New(fault.CodeStoreUnavailable, "%s: Consul at %s cannot be reached: %w", doing, d.cfg.Address, err)
+		return d.unreachable(doing, err)
 	case ctx.Err() != nil && wrote:
 		return fmt.Errorf("%s: the outcome is not known: %v: %w", doing, context.Cause(ctx), ctx.Err())
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", doing, context.Cause(ctx))
 	}
-	var status api.StatusError
-	if errors.As(err, &status) && status.Code == http.StatusForbidden {
-		return fault.New(fault.CodeStoreUnavailable, "%s: Consul refuses the ACL token: %s", doing, strings.TrimSpace(status.Body))
+	if refused := d.refused(doing, err); refused != nil {
+		return refused
 	}
 	if wrote {
 		return fmt.Errorf("%s: the outcome is not known: %w", doing, err)
@@ -256,5 +256,44 @@ func (d *Driver) failure(ctx context.Context, doing string, wrote bool, err erro
 // notSent tells that no connection was made, so that nothing was sent.
 func notSent(err error) bool {
 	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
+	var verify *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var alert tls.AlertError
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &verify) || errors.As(err, &record) || errors.As(err, &alert) ||
+		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+}
+
+// unreachable says why no connection to the agent came about, and what to look at.
+func (d *Driver) unreachable(doing string, err error) error {
+	var dns *net.DNSError
+	var verify *tls.CertificateVerificationError
+	var op *net.OpError
+	f := fault.New(fault.CodeStoreUnavailable, "%s: Consul at %s cannot be reached: %w", doing, d.cfg.Address, err)
+	switch {
+	case errors.As(err, &dns):
+		return f.WithRemedy("The name in store.url does not resolve: correct it, or mend the name service (`getent hosts %s`).", dns.Name)
+	case errors.As(err, &verify):
+		return f.WithRemedy("Consul's certificate is not one that `ca` in store.url leads to, is for another name (`server-name`), or has expired: `openssl s_client -connect %s`.", d.cfg.Address)
+	case errors.As(err, &op) && op.Op == "dial":
+		return f.WithRemedy("Start the Consul agent, or correct host and port in store.url; hubs serve streams from memory meanwhile.")
+	}
+	return f.WithRemedy("Hub and Consul do not agree on TLS: check port, `tls`, `ca`, `cert` and `key` in store.url against the agent's settings; its certificate or the hub's may have expired.")
+}
+
+// refused tells an answer by which Consul did nothing; nil if it is another error.
+func (d *Driver) refused(doing string, err error) error {
+	var status api.StatusError
+	if !errors.As(err, &status) {
+		return nil
+	}
+	body := strings.TrimSpace(status.Body)
+	switch {
+	case status.Code == http.StatusForbidden, strings.Contains(body, "ACL not found"):
+		return fault.New(fault.CodeStoreUnavailable, "%s: Consul refuses the ACL token: %s", doing, body).
+			WithRemedy("Put a token with the policy of docs/runbooks/consul.md into the file that token-file in store.url names; it is read again by itself.")
+	case strings.Contains(body, "No path to datacenter"), strings.Contains(body, "no path to datacenter"):
+		return fault.New(fault.CodeStoreUnavailable, "%s: Consul knows no datacenter %q: %s", doing, d.cfg.Datacenter, body).
+			WithRemedy("Correct dc in store.url; `consul members -wan` lists the datacenters.")
+	}
+	return nil
 }

@@ -118,7 +118,11 @@ func (d *Driver) Campaign(ctx context.Context, holder store.Holder) (store.Lease
 		return nil, err
 	}
 	retry := retryIn()
-	for {
+	for again := false; ; again = true {
+		if again {
+			// Failing that, the candidate says why.
+			_ = d.register(ctx, holder)
+		}
 		l, err := d.candidate(ctx, holder)
 		switch {
 		case err == nil:

@@ -40,6 +40,10 @@ func (d *Driver) fence(session string) *api.TxnOp {
 // Append implements store.Driver.
 func (d *Driver) Append(ctx context.Context, b store.Batch) error {
 	const doing = "append to log"
+	ops, err := d.entries(ctx, doing, b)
+	if err != nil {
+		return err
+	}
 	ctx, cancel, err := d.call(ctx, doing, d.cfg.Timeout)
 	if err != nil {
 		return err
@@ -54,10 +58,6 @@ func (d *Driver) Append(ctx context.Context, b store.Batch) error {
 		if at, err = d.refresh(ctx, doing, b); err != nil {
 			return err
 		}
-	}
-	ops, err := d.entries(ctx, doing, b)
-	if err != nil {
-		return err
 	}
 	// Once more if the head was replaced by one that says the same.
 	for range 3 {
@@ -107,8 +107,15 @@ func (d *Driver) refresh(ctx context.Context, doing string, b store.Batch) (vers
 }
 
 // entries gives the operations that write a batch's records, after writing the
-// chunks of large ones: a chunk without its entry is never read.
+// chunks of large ones: a chunk without its entry is never read. Each chunk has the
+// time of one request, so that a large entry has as much as it needs.
 func (d *Driver) entries(ctx context.Context, doing string, b store.Batch) ([]*api.TxnOp, error) {
+	if d.ctx.Err() != nil {
+		return nil, fault.New(fault.CodeStoreClosed, "%s: the store is closed", doing)
+	}
+	if l, _ := d.holding(); l == nil || l.term != b.Term {
+		return nil, fault.New(fault.CodeLeaseLost, "%s: the lease of term %d is over", doing, b.Term)
+	}
 	ops := make([]*api.TxnOp, 0, len(b.Records)+2)
 	for _, r := range b.Records {
 		if len(r.Data) <= inlineBytes {
@@ -121,13 +128,25 @@ func (d *Driver) entries(ctx context.Context, doing string, b store.Batch) ([]*a
 		sum := sha256.Sum256(r.Data)
 		for n := 0; n*chunkBytes < len(r.Data); n++ {
 			part := r.Data[n*chunkBytes : min((n+1)*chunkBytes, len(r.Data))]
-			if _, err := d.client.KV().Put(&api.KVPair{Key: d.chunkKey(r.Seq, sum, n), Value: part}, d.write(ctx)); err != nil {
-				return nil, d.failure(ctx, doing, false, err)
+			if err := d.putChunk(ctx, doing, d.chunkKey(r.Seq, sum, n), part); err != nil {
+				return nil, err
 			}
 		}
 		ops = append(ops, put(d.entryKey(r.Seq), encodePointer(r.Term, sum, len(r.Data))))
 	}
 	return ops, nil
+}
+
+func (d *Driver) putChunk(ctx context.Context, doing, key string, part []byte) error {
+	ctx, cancel, err := d.call(ctx, doing, d.cfg.Timeout)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if _, err := d.client.KV().Put(&api.KVPair{Key: key, Value: part}, d.write(ctx)); err != nil {
+		return d.failure(ctx, doing, false, err)
+	}
+	return nil
 }
 
 // txn runs a transaction that writes. It gives the index at which it was
@@ -196,7 +215,7 @@ func (d *Driver) readAt(ctx context.Context, seqs []uint64) (leader *api.KVPair,
 // Read implements store.Driver.
 func (d *Driver) Read(ctx context.Context, after uint64, limit int) (store.Page, error) {
 	const doing = "read log"
-	ctx, cancel, err := d.call(ctx, doing, d.cfg.Timeout)
+	rctx, cancel, err := d.call(ctx, doing, d.cfg.Timeout)
 	if err != nil {
 		return store.Page{}, err
 	}
@@ -207,9 +226,9 @@ func (d *Driver) Read(ctx context.Context, after uint64, limit int) (store.Page,
 			seqs = append(seqs, seq)
 		}
 	}
-	leader, at, entries, err := d.readAt(ctx, seqs)
+	leader, at, entries, err := d.readAt(rctx, seqs)
 	if err != nil {
-		return store.Page{}, d.reading(ctx, doing, err)
+		return store.Page{}, d.reading(rctx, doing, err)
 	}
 	p := store.Page{
 		Trimmed: at.Trimmed, Head: store.Position{Seq: at.Seq, Term: at.head.Term},
@@ -236,8 +255,8 @@ func (d *Driver) Read(ctx context.Context, after uint64, limit int) (store.Page,
 			break
 		}
 		if chunks != nil {
-			if r.Data, err = d.fetch(ctx, seqs[i], chunks); err != nil {
-				return store.Page{}, d.reading(ctx, doing, err)
+			if r.Data, err = d.fetch(ctx, doing, seqs[i], chunks); err != nil {
+				return store.Page{}, err
 			}
 		}
 		p.Records = append(p.Records, r)
@@ -253,19 +272,21 @@ func (d *Driver) reading(ctx context.Context, doing string, err error) error {
 	return d.failure(ctx, doing, false, err)
 }
 
-// fetch puts the chunks of an entry together.
-func (d *Driver) fetch(ctx context.Context, seq uint64, p *pointer) ([]byte, error) {
+// fetch puts the chunks of an entry together, each in the time of one request.
+func (d *Driver) fetch(ctx context.Context, doing string, seq uint64, p *pointer) ([]byte, error) {
 	data := make([]byte, 0, p.size)
 	for n := 0; n*chunkBytes < p.size; n++ {
 		key := d.chunkKey(seq, p.sum, n)
-		part, _, err := d.client.KV().Get(key, d.query(ctx, false))
+		part, err := d.chunk(ctx, doing, key)
 		if err != nil {
 			return nil, err
 		}
 		if part == nil {
 			return nil, fault.New(fault.CodeCorrupt, "entry %d of the log is damaged: Consul key %s is missing", seq, key)
 		}
-		data = append(data, part.Value...)
+		if data = append(data, part.Value...); len(data) > p.size {
+			break // of another size than it should have
+		}
 	}
 	if len(data) != p.size || sha256.Sum256(data) != p.sum {
 		return nil, fault.New(fault.CodeCorrupt, "entry %d of the log is damaged: its chunks do not have the hash that it names", seq)
@@ -273,18 +294,34 @@ func (d *Driver) fetch(ctx context.Context, seq uint64, p *pointer) ([]byte, err
 	return data, nil
 }
 
-// waitTime is how long Consul holds a blocking query.
-const waitTime = 5 * time.Minute
+func (d *Driver) chunk(ctx context.Context, doing, key string) (*api.KVPair, error) {
+	ctx, cancel, err := d.call(ctx, doing, d.cfg.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	part, _, err := d.client.KV().Get(key, d.query(ctx, false))
+	if err != nil {
+		return nil, d.reading(ctx, doing, err)
+	}
+	return part, nil
+}
+
+// waitTime is how long Consul holds a blocking query; it may add a sixteenth. An
+// agent that hangs shows when the answer is late, so it is short.
+const waitTime = 10 * time.Second
 
 // follow watches one key with blocking queries until seen is content with it,
 // or ctx ends. The first answer is of the moment; failed is asked whether to go
 // on after an error.
+//
+// When a snapshot is restored, Consul ends blocking queries with what the key held
+// before, and a query from that index on would wait for long: after an answer
+// without news the key is read anew.
 func (d *Driver) follow(ctx context.Context, key string, seen func(*api.KVPair) (bool, error), failed func(error) error) error {
 	var index uint64
 	for {
-		q := d.query(ctx, index == 0)
-		q.WaitIndex, q.WaitTime = index, waitTime
-		pair, meta, err := d.client.KV().Get(key, q)
+		pair, last, err := d.look(ctx, key, index)
 		if err != nil {
 			if err := failed(err); err != nil {
 				return err
@@ -295,13 +332,36 @@ func (d *Driver) follow(ctx context.Context, key string, seen func(*api.KVPair) 
 		if done, err := seen(pair); done || err != nil {
 			return err
 		}
-		switch {
-		case meta.LastIndex < index:
-			index = 0 // a restored snapshot moves the index back
-		default:
-			index = max(meta.LastIndex, 1)
+		if index > 0 && last <= index {
+			index = 0
+			continue
 		}
+		index = max(last, 1)
 	}
+}
+
+// look reads a key: at once and consistently for index 0, otherwise once it has
+// changed since index.
+func (d *Driver) look(ctx context.Context, key string, index uint64) (*api.KVPair, uint64, error) {
+	limit := d.cfg.Timeout
+	if index > 0 {
+		limit += waitTime + waitTime/16
+	}
+	ctx, cancel, err := d.call(ctx, "watch "+key, limit)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer cancel()
+	q := d.query(ctx, index == 0)
+	q.WaitIndex, q.WaitTime = index, waitTime
+	pair, meta, err := d.client.KV().Get(key, q)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return nil, 0, err
+	}
+	return pair, meta.LastIndex, nil
 }
 
 // Wait implements store.Driver.
