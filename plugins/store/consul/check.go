@@ -98,7 +98,13 @@ func (d *Driver) tell(ctx context.Context, reg *api.AgentServiceRegistration) er
 	}
 	defer cancel()
 	opts := api.ServiceRegisterOpts{Token: d.currentToken()}
-	return d.client.Agent().ServiceRegisterOpts(reg, opts.WithContext(ctx))
+	if err := d.client.Agent().ServiceRegisterOpts(reg, opts.WithContext(ctx)); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.told = opts.Token
+	return nil
 }
 
 // answerCheck tells Consul whether the loop of the leader runs.

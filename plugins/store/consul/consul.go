@@ -101,6 +101,7 @@ type Driver struct {
 	alive func(context.Context) error
 	check *check // the registered service instance, once there is one
 	token string // the last one that was read from TokenFile
+	told  string // the one that the agent was given with the service instance
 }
 
 // Open gives a driver for one log. Consul is not asked yet: what is wrong with
@@ -132,6 +133,14 @@ func Open(cfg Config) (*Driver, error) {
 		})
 		if err != nil {
 			return nil, fault.New(fault.CodeConfig, "open Consul store: TLS: %w", err)
+		}
+		if files := *cfg.TLS; files.Cert != "" {
+			// Read for each connection: a certificate is renewed without a restart.
+			conf.Certificates = nil
+			conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+				return &pair, err
+			}
 		}
 		c.Scheme, transport.TLSClientConfig = "https", conf
 	}
@@ -217,6 +226,20 @@ func (d *Driver) write(ctx context.Context) *api.WriteOptions {
 	return w.WithContext(ctx)
 }
 
+// retell tells the agent of the service instance again once there is another token:
+// the agent reports the check's state to the servers with the one that it was given.
+func (d *Driver) retell(ctx context.Context) error {
+	token := d.currentToken()
+	d.mu.Lock()
+	c := d.check
+	known := d.told == token
+	d.mu.Unlock()
+	if c == nil || known {
+		return nil
+	}
+	return d.tell(ctx, c.registration)
+}
+
 // currentToken reads TokenFile; while it cannot be read, the last one counts.
 func (d *Driver) currentToken() string {
 	if d.cfg.TokenFile == "" {
@@ -250,6 +273,10 @@ func (d *Driver) failure(ctx context.Context, doing string, wrote bool, err erro
 	if wrote {
 		return fmt.Errorf("%s: the outcome is not known: %w", doing, err)
 	}
+	if strings.Contains(err.Error(), "No cluster leader") {
+		return fault.New(fault.CodeStoreUnavailable, "%s: Consul has no leader: %w", doing, err).
+			WithRemedy("Most of Consul's servers are down or cannot reach each other: `consul operator raft list-peers -stale`. Hubs go on by themselves once a leader is elected.")
+	}
 	return fault.New(fault.CodeStoreUnavailable, "%s: Consul: %w", doing, err)
 }
 
@@ -258,8 +285,8 @@ func notSent(err error) bool {
 	var op *net.OpError
 	var verify *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
-	var alert tls.AlertError
-	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &verify) || errors.As(err, &record) || errors.As(err, &alert) ||
+	// "remote error" is a TLS alert: the agent refused the handshake.
+	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "remote error") || errors.As(err, &verify) || errors.As(err, &record) ||
 		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
 }
 
@@ -280,19 +307,18 @@ func (d *Driver) unreachable(doing string, err error) error {
 	return f.WithRemedy("Hub and Consul do not agree on TLS: check port, `tls`, `ca`, `cert` and `key` in store.url against the agent's settings; its certificate or the hub's may have expired.")
 }
 
+const tokenRemedy = "Put a token with the policy of docs/runbooks/consul.md into the file that token-file in store.url names; it is read again by itself."
+
 // refused tells an answer by which Consul did nothing; nil if it is another error.
 func (d *Driver) refused(doing string, err error) error {
+	text := strings.TrimSpace(err.Error())
 	var status api.StatusError
-	if !errors.As(err, &status) {
-		return nil
-	}
-	body := strings.TrimSpace(status.Body)
-	switch {
-	case status.Code == http.StatusForbidden, strings.Contains(body, "ACL not found"):
-		return fault.New(fault.CodeStoreUnavailable, "%s: Consul refuses the ACL token: %s", doing, body).
-			WithRemedy("Put a token with the policy of docs/runbooks/consul.md into the file that token-file in store.url names; it is read again by itself.")
-	case strings.Contains(body, "No path to datacenter"), strings.Contains(body, "no path to datacenter"):
-		return fault.New(fault.CodeStoreUnavailable, "%s: Consul knows no datacenter %q: %s", doing, d.cfg.Datacenter, body).
+	switch forbidden := errors.As(err, &status) && status.Code == http.StatusForbidden; {
+	case forbidden, strings.Contains(text, "ACL not found"), strings.Contains(text, "Permission denied"):
+		return fault.New(fault.CodeStoreUnavailable, "%s: Consul refuses the ACL token: %s", doing, text).
+			WithRemedy(tokenRemedy)
+	case strings.Contains(text, "No path to datacenter"):
+		return fault.New(fault.CodeStoreUnavailable, "%s: Consul knows no datacenter %q: %s", doing, d.cfg.Datacenter, text).
 			WithRemedy("Correct dc in store.url; `consul members -wan` lists the datacenters.")
 	}
 	return nil

@@ -103,6 +103,9 @@ func (d *Driver) renew(ctx context.Context, session string) error {
 	if errors.As(err, &status) && status.Code == http.StatusNotFound || err == nil && entry == nil {
 		return errNoSession
 	}
+	if err == nil {
+		err = d.retell(ctx)
+	}
 	return err
 }
 

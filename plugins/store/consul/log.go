@@ -193,6 +193,11 @@ func (d *Driver) readAt(ctx context.Context, seqs []uint64) (leader *api.KVPair,
 	if err != nil {
 		return nil, at, nil, err
 	}
+	if done && len(resp.Results) < len(ops) {
+		// Consul leaves out what the token may not read, and says nothing.
+		return nil, at, nil, fault.New(fault.CodeStoreUnavailable, "Consul at %s refuses the ACL token: it may not read all keys under %s", d.cfg.Address, d.root).
+			WithRemedy(tokenRemedy)
+	}
 	if !done || len(resp.Results) != len(ops) {
 		return nil, at, nil, fmt.Errorf("a read-only transaction of %d operations gave %d results and %d errors", len(ops), len(resp.Results), len(resp.Errors))
 	}
@@ -266,7 +271,7 @@ func (d *Driver) Read(ctx context.Context, after uint64, limit int) (store.Page,
 
 // reading classifies an error of a read.
 func (d *Driver) reading(ctx context.Context, doing string, err error) error {
-	if fault.CodeOf(err) == fault.CodeCorrupt {
+	if code := fault.CodeOf(err); code == fault.CodeCorrupt || code == fault.CodeStoreUnavailable {
 		return err
 	}
 	return d.failure(ctx, doing, false, err)

@@ -24,6 +24,9 @@ import (
 // version is what test/tools/consul/go.mod requires.
 const version = "1.16.3"
 
+// portsEach is how many ports one server is given.
+const portsEach = 4
+
 // patience bounds the start of a server.
 const patience = 60 * time.Second
 
@@ -93,9 +96,12 @@ type Server struct {
 	dir  string
 	bin  string
 	name string
-	// HTTP is the address of its API, host:port.
-	HTTP string
-	log  string
+	// HTTP is the address of its API, host:port; HTTPS that of the same over TLS, if
+	// there are TLS options.
+	HTTP  string
+	HTTPS string
+	token string
+	log   string
 
 	mu   sync.Mutex // guards cmd
 	cmd  *exec.Cmd
@@ -108,7 +114,14 @@ type Options struct {
 	Servers int
 	// Config is merged into the configuration of each server.
 	Config map[string]any
+	// Token is what Client uses, with ACLs in Config.
+	Token string
+	// TLS, if not nil, opens a second port that wants a client's certificate.
+	TLS *TLS
 }
+
+// TLS names PEM files.
+type TLS struct{ CA, Cert, Key string }
 
 // Start starts a cluster that goes with the test, and waits until it has a
 // leader and all its servers.
@@ -120,16 +133,16 @@ func Start(tb TB, dir string, opts Options) *Cluster {
 	}
 	n := max(opts.Servers, 1)
 	c := &Cluster{tb: tb}
-	ports, err := freePorts(4 * n)
+	ports, err := freePorts(portsEach * n)
 	if err != nil {
 		tb.Fatalf("%v", err)
 	}
 	var join []string
 	for i := range n {
-		join = append(join, fmt.Sprintf("127.0.0.1:%d", ports[4*i+1]))
+		join = append(join, fmt.Sprintf("127.0.0.1:%d", ports[portsEach*i+1]))
 	}
 	for i := range n {
-		p := ports[4*i:]
+		p := ports[portsEach*i:]
 		name := fmt.Sprintf("server%d", i+1)
 		conf := map[string]any{
 			"node_name": name, "server": true, "bootstrap_expect": n, "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1",
@@ -142,7 +155,14 @@ func Start(tb TB, dir string, opts Options) *Cluster {
 		for k, v := range opts.Config {
 			conf[k] = v
 		}
-		s := &Server{tb: tb, bin: bin, name: name, dir: filepath.Join(dir, name), HTTP: fmt.Sprintf("127.0.0.1:%d", p[0])}
+		s := &Server{tb: tb, bin: bin, name: name, dir: filepath.Join(dir, name), HTTP: fmt.Sprintf("127.0.0.1:%d", p[0]), token: opts.Token}
+		if opts.TLS != nil {
+			conf["ports"].(map[string]any)["https"] = p[3]
+			conf["tls"] = map[string]any{"https": map[string]any{
+				"ca_file": opts.TLS.CA, "cert_file": opts.TLS.Cert, "key_file": opts.TLS.Key, "verify_incoming": true,
+			}}
+			s.HTTPS = fmt.Sprintf("127.0.0.1:%d", p[3])
+		}
 		s.log = filepath.Join(s.dir, "log")
 		data, err := json.Marshal(conf)
 		if err == nil {
@@ -164,7 +184,7 @@ func Start(tb TB, dir string, opts Options) *Cluster {
 // Client gives an API client of the server.
 func (s *Server) Client() *api.Client {
 	conf := api.DefaultConfig()
-	conf.Address = s.HTTP
+	conf.Address, conf.Token = s.HTTP, s.token
 	c, err := api.NewClient(conf)
 	if err != nil {
 		s.tb.Fatalf("%v", err)
