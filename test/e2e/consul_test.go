@@ -2,19 +2,27 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
+	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/plugins/store/consul/consultest"
 	"github.com/meshkit/meshkit/test/harness"
@@ -320,4 +328,81 @@ func TestAWriterInConsulReachesNoAgent(t *testing.T) {
 		t.Errorf("the epoch is %d, after %d", now.active().Epoch, epoch)
 	}
 	neverBack(t, agent)
+}
+
+// TestALostStoreMakesTheRingReadOnlyUntilItIsBack takes Consul's quorum away, and has
+// the hub's own agent hang: writes and renewals fail soon and clearly, reads and
+// streams go on, the hub says what is wrong, and goes on by itself.
+func TestALostStoreMakesTheRingReadOnlyUntilItIsBack(t *testing.T) {
+	c := harness.New(t)
+	cluster := consultest.Start(t, c.Path("consul"), consultest.Options{Servers: 3})
+	servers := cluster.Servers
+	hub := c.NewRing("eu-west", "consul://"+servers[0].HTTP+"/meshkit")[0]
+	agent := c.NewAgent(hub, "node-1", "region=eu")
+	if r := probe(t, c, "10.9.0.1:80"); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	was := awaitContent(t, c, agent, "10.9.0.1:80")
+	identity := identityv1.NewIdentityServiceClient(dial(t, hub, nodeFiles(agent)))
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "eu-west", Path: "/node/node-1"}},
+	}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	each := func(servers []*consultest.Server, f func(*consultest.Server)) func() {
+		return func() {
+			for _, s := range servers {
+				f(s)
+			}
+		}
+	}
+	stop := func(s *consultest.Server) { s.Signal(syscall.SIGSTOP) }
+	proceed := func(s *consultest.Server) { s.Signal(syscall.SIGCONT) }
+	for i, c2 := range []struct {
+		name        string
+		lose, renew func()
+	}{
+		{"quorum killed", each(servers[1:], (*consultest.Server).Kill), each(servers[1:], (*consultest.Server).Start)},
+		{"quorum stopped", each(servers[1:], stop), each(servers[1:], proceed)},
+		{"own server stopped", each(servers[:1], stop), each(servers[:1], proceed)},
+	} {
+		t.Run(c2.name, func(t *testing.T) {
+			c := c.With(t)
+			c2.lose()
+			var once sync.Once
+			back := func() { once.Do(c2.renew) }
+			defer back()
+			began := time.Now()
+			if r := probe(t, c, "10.66.66.66:80"); r.Code == 0 || !codePattern.MatchString(r.Stderr) {
+				t.Errorf("a write gave exit %d\n%s", r.Code, r.Stderr)
+			} else {
+				t.Logf("the first write: %v, %s", time.Since(began).Round(time.Millisecond), strings.TrimSpace(r.Stderr))
+			}
+			awaitProblems(t, c, "what is wrong", func(p string) bool { return p != "" })
+			began = time.Now()
+			_, err := identity.Renew(limited(t), &identityv1.RenewRequest{Csr: csr})
+			if kind := fault.KindOf(err); kind != fault.Unavailable && kind != fault.Unknown {
+				t.Errorf("a renewal gave %v (%s), which nobody tries again", err, kind)
+			}
+			t.Logf("a renewal: %v, %v", time.Since(began).Round(time.Millisecond), err)
+			if got := c.Ctl("get", "clusters", "-o", "json"); !strings.Contains(got, "probe") {
+				t.Errorf("reads do not go on: %s", got)
+			}
+			if st := status(t, c, agent); !st.Connected || st.active() != was.active() {
+				t.Errorf("the agent went from %+v to %+v", was, st)
+			}
+			back()
+			awaitProblems(t, c, "recovery without a restart", well)
+			at := fmt.Sprintf("10.9.2.%d:80", i)
+			if err := harness.Poll(harness.Patience, func() (bool, error) { return probe(t, c, at).Code == 0, nil }); err != nil {
+				t.Fatalf("no writes after the store came back: %v", err)
+			}
+			was = awaitContent(t, c, agent, at)
+		})
+	}
 }
