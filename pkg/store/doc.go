@@ -48,7 +48,7 @@
 // head, repeated while it returns early, its index set to 0 when it goes back.
 // Lease: session with behaviour release and lock-delay 0 (safe because every
 // append is fenced); Renew renews the session and gives its TTL. Term:
-// max(stored term, LockIndex) + 1, stored in the transaction that begins the
+// max(stored term, LockIndex, Holder.Above) + 1, stored in the transaction that begins the
 // tenure, because LockIndex goes back after a restore. Trim moves the mark
 // trimmed in the fenced transaction; deleting the keys may follow.
 //

@@ -19,6 +19,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net"
 	"strconv"
@@ -66,6 +67,8 @@ var methods = map[string]bool{
 const (
 	// patience is how long a call waits for a leader, failovers included.
 	patience = 15 * time.Second
+	// storePatience is how long it waits for one that can use its store.
+	storePatience = 3 * time.Second
 	// catchUp is how long the answer waits for this hub to see what was written.
 	catchUp = 2 * time.Second
 )
@@ -149,6 +152,8 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	pause := backoff.New(backoff.Policy{Base: 20 * time.Millisecond, Cap: 500 * time.Millisecond})
+	began := time.Now()
+	var doubt error // of a try whose outcome is not known: no later refusal undoes it
 	for {
 		_, changed := f.opt.Replica.Watch()
 		_, leading := f.opt.Replica.Leading()
@@ -157,10 +162,10 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 			// It waits for the lease, should this hub be about to win it.
 			resp, err := next(ctx, req)
 			if fault.CodeOf(err) != fault.CodeNotLeader || ctx.Err() != nil {
-				return resp, err
+				return resp, worse(doubt, err)
 			}
 			if now, _ := f.leader(); now == f.opt.Hub {
-				return resp, err // nobody took over
+				return resp, worse(doubt, err) // nobody took over
 			}
 			continue
 		}
@@ -169,19 +174,22 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 			f.await(ctx, seq)
 			return reply, nil
 		}
-		switch kind := fault.KindOf(err); {
-		case fault.CodeOf(err) == fault.CodeReadOnly:
-			return nil, err // the leader cannot write: waiting here mends nothing
-		case kind != fault.Unavailable && kind != fault.Unknown:
-			return nil, err
+		// Not done, or done under the request id: the next try is told.
+		switch fault.KindOf(err) {
+		case fault.Unavailable:
+		case fault.Unknown:
+			doubt = err
+		default:
+			return nil, err // judged under the request id, which an earlier try had too
 		}
-		// Not done, or done under the request id: the next try is told. Without the
-		// store there is no next leader to ask.
+		// A leader that cannot use its store may lose the lease to one that can; without
+		// a store of its own this hub would not learn of that one.
+		noStore := errors.Is(err, fault.CodeReadOnly) || errors.Is(err, fault.CodeStoreUnavailable)
+		if noStore && time.Since(began) > storePatience {
+			return nil, worse(doubt, err)
+		}
 		if away := f.opt.Replica.Health(); away != nil {
-			if fault.KindOf(err) == fault.Unknown {
-				return nil, err
-			}
-			return nil, away
+			return nil, worse(doubt, away)
 		}
 		wait := time.NewTimer(pause.Next())
 		select {
@@ -191,10 +199,22 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 		}
 		wait.Stop()
 		if ctx.Err() != nil {
-			return nil, err
+			return nil, worse(doubt, err)
 		}
 		proto.Reset(reply)
 	}
+}
+
+// worse is what the caller is told when the last try came to nothing: that an
+// earlier one may have, if so.
+func worse(doubt, err error) error {
+	switch fault.KindOf(err) {
+	case fault.Unavailable, fault.Timeout, fault.Canceled, fault.Unknown:
+		if err != nil && doubt != nil {
+			return doubt
+		}
+	}
+	return err
 }
 
 // messages gives the request, with a request id, and an empty answer.
