@@ -225,3 +225,31 @@ func TestPlaintextAndOlderTLSGetNowhere(t *testing.T) {
 		}
 	}
 }
+
+// TestALogThatWentBackIsToldAndReadsGoOn puts the store back under a hub.
+func TestALogThatWentBackIsToldAndReadsGoOn(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	h := d.Start(t)
+	o := operate(t, h)
+	o.apply(t, cluster("kept", "10.0.0.1:80"))
+	backup := d.Store.Copy()
+	o.apply(t, cluster("lost", "10.0.0.2:80"))
+	newest := d.Store.Copy()
+	d.Store.Restore(backup)
+	eventually(t, "the alarm", func() bool {
+		code, body := readyz(t, h)
+		return code == http.StatusServiceUnavailable && strings.Contains(body, "went back") && strings.Contains(body, "meshhub store accept")
+	})
+	_, err := o.resources.Apply(t.Context(), &adminv1.ApplyRequest{Change: &adminv1.Change{Resources: [][]byte{cluster("more", "10.0.0.3:80")}}})
+	wantCode(t, err, fault.CodeReadOnly)
+	if _, err := o.resources.Get(t.Context(), &adminv1.GetRequest{Key: &adminv1.Key{Kind: "Cluster", Namespace: "default", Name: "lost"}}); err != nil {
+		t.Errorf("what was served before is not any more: %v", err)
+	}
+	hubs, err := adminv1.NewFleetServiceClient(h.Operator(t)).ListHubs(t.Context(), &adminv1.ListHubsRequest{})
+	if err != nil || !strings.Contains(hubs.GetHubs()[0].GetProblem(), "went back") {
+		t.Errorf("get hubs says %v, %v", hubs, err)
+	}
+	d.Store.Restore(newest)
+	eventually(t, "readiness by itself", func() bool { code, _ := readyz(t, h); return code == http.StatusOK })
+	o.apply(t, cluster("more", "10.0.0.3:80"))
+}

@@ -333,3 +333,52 @@ func TestEveryRequestNamesDatacenterNamespaceAndPartition(t *testing.T) {
 		}
 	}
 }
+
+// TestAHubIsListedWhileItRuns looks at the service instance that the runbook
+// describes, also after somebody took it away.
+func TestAHubIsListedWhileItRuns(t *testing.T) {
+	s := consultest.Start(t, t.TempDir(), consultest.Options{}).Servers[0]
+	client := s.Client()
+	listed := func(want int) *api.ServiceEntry {
+		t.Helper()
+		ctx := bounded(t)
+		for {
+			found, _, err := client.Health().Service("meshhub", "eu-west", true, (&api.QueryOptions{}).WithContext(ctx))
+			ok(t, err) // fails when ctx ends
+			if len(found) == want {
+				if want == 0 {
+					return nil
+				}
+				return found[0]
+			}
+		}
+	}
+	d := open(t, Config{Address: s.HTTP})
+	campaign := func() store.Lease {
+		t.Helper()
+		l, err := d.Campaign(bounded(t), store.Holder{Name: "hub1", Address: "10.0.0.1:8443"})
+		ok(t, err)
+		return l
+	}
+	l := campaign()
+	e := listed(1)
+	if e.Service.Address != "10.0.0.1" || e.Service.Port != 8443 || e.Service.Meta["hub"] != "hub1" || e.Service.Meta["domain"] != "eu-west" {
+		t.Errorf("the hub is listed as %+v", e.Service)
+	}
+	loop := 0
+	for _, c := range e.Checks {
+		if c.Name == "leader loop" {
+			loop++
+		}
+	}
+	if loop != 1 {
+		t.Errorf("its checks are %+v", e.Checks)
+	}
+	ok(t, l.Release(bounded(t)))
+	ok(t, client.Agent().ServiceDeregister(e.Service.ID))
+	listed(0)
+	campaign()
+	listed(1)
+	ok(t, d.Close())
+	listed(0)
+}
