@@ -63,8 +63,8 @@ func OnCommit(f func([]Entry)) TenureOption { return func(t *Tenure) { t.onCommi
 func OnAbort(f func()) TenureOption { return func(t *Tenure) { t.onAbort = f } }
 
 // OnStall has f called when the store has not answered a write for so long that
-// who waits for it was told that its outcome is not known. Until the answer comes,
-// proposals are refused at once.
+// who waits for it is told, after f returns, that its outcome is not known. Until the
+// answer comes, proposals are refused at once. f must not call the tenure.
 func OnStall(f func(error)) TenureOption { return func(t *Tenure) { t.onStall = f } }
 
 // Campaign blocks until this hub holds the log's lease, or ctx ends. A Log has

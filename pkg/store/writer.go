@@ -220,12 +220,12 @@ func (t *Tenure) watchful(bytes int, asked []*proposal, write func() error) erro
 			return
 		}
 		t.stalls = true
+		t.onStall(fault.New(fault.CodeStoreUnavailable, "the store has not answered a write for %s", limit))
 		err := fault.New(fault.CodeWriteUnknown, "append to log: the store has not answered for %s: the write may be done yet", limit)
 		for _, p := range asked {
 			p.answer(outcome{err: err})
 		}
 		close(t.stalled)
-		t.onStall(fault.New(fault.CodeStoreUnavailable, "the store has not answered a write for %s", limit))
 	})
 	err := write()
 	timer.Stop()
