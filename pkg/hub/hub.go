@@ -198,7 +198,8 @@ func (h *Hub) known() *grpc.Server {
 	limits := resource.DefaultLimits()
 	opts := wire.ServerOptions(wire.ServerConfig{ReceiveBytes: limits.AdminMessageBytes, SendBytes: limits.AdminMessageBytes, Logger: h.log})
 	opts = append(opts, grpc.ChainUnaryInterceptor(h.forward.Accept))
-	s := grpc.NewServer(append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}))...)
+	opts = append(append(opts, guard.Options()...), barriers{h.replica}.options()...)
+	s := grpc.NewServer(append(opts, grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}))...)
 	admin.Register(s, admin.Options{
 		Domain: h.opt.Domain, Hub: h.opt.Name, Build: version.String(), Store: h.opt.StoreName, Started: h.started,
 		Replica: h.replica, Views: h.views, Fleet: h.fleet, Keys: h.keys, CAPin: h.opt.Authority.Pin(),
