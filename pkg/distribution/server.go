@@ -278,6 +278,27 @@ func (s *Server) spread(n int) time.Duration {
 // any, to come back after a wait), and returns when all have ended. When ctx ends
 // first it cuts the rest and returns ctx's cause.
 func (s *Server) Drain(ctx context.Context, hubs []string) error {
+	empty := s.SendAway(hubs)
+	select {
+	case <-empty:
+		return nil
+	case <-ctx.Done():
+		s.Close()
+		return context.Cause(ctx)
+	}
+}
+
+// TakeBack admits streams again after SendAway.
+func (s *Server) TakeBack() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drain = nil
+}
+
+// SendAway refuses new streams and tells each open one to go to one of hubs, or,
+// without any, to come back after a wait. The channel is closed when all have
+// ended.
+func (s *Server) SendAway(hubs []string) (empty <-chan struct{}) {
 	s.mu.Lock()
 	if s.drain == nil {
 		s.drain = &draining{hubs: hubs, empty: make(chan struct{})}
@@ -292,13 +313,7 @@ func (s *Server) Drain(ctx context.Context, hubs []string) error {
 	for _, st := range open {
 		st.end(cause, notice(cause, s.spread(len(open)), d.hubs))
 	}
-	select {
-	case <-d.empty:
-		return nil
-	case <-ctx.Done():
-		s.Close()
-		return context.Cause(ctx)
-	}
+	return d.empty
 }
 
 // Close ends all streams at once, waits for them, and refuses new ones.

@@ -278,14 +278,20 @@ func (h *Hub) listed(name string) bool {
 	return f != nil && slices.ContainsFunc(f.Anchors.Hubs(), func(k trust.HubKey) bool { return k.Hub == name })
 }
 
-// hubs lists the addresses of the domain's hubs, this one first.
-func (h *Hub) hubs() []string { return append([]string{h.opt.Advertise}, h.otherHubs()...) }
+// hubs lists where streams may go, this hub first unless it is drained.
+func (h *Hub) hubs() []string {
+	if s := h.state(); s != nil && isDrained(s, h.opt.Name) {
+		return append(h.otherHubs(), h.opt.Advertise)
+	}
+	return append([]string{h.opt.Advertise}, h.otherHubs()...)
+}
 
+// otherHubs lists the addresses of the domain's other hubs that are not drained.
 func (h *Hub) otherHubs() []string {
 	var out []string
 	if s := h.state(); s != nil {
 		for other := range s.Hubs() {
-			if other.GetHub() != h.opt.Name && other.GetAddress() != "" {
+			if other.GetHub() != h.opt.Name && other.GetAddress() != "" && !other.GetDrained() {
 				out = append(out, other.GetAddress())
 			}
 		}
@@ -348,6 +354,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	core.Go("log", h.replica.Run)
 	core.Go("views", h.views.Run)
 	core.Go("upkeep", h.upkeep)
+	core.Go("drain", h.followDrain)
 	h.serving.Store(true)
 
 	serve := run.New(core.Context())

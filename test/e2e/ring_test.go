@@ -24,6 +24,8 @@ import (
 type hubRow struct {
 	Name    string `json:"name"`
 	Leader  bool   `json:"leader"`
+	Drained bool   `json:"drained"`
+	Streams uint64 `json:"streams"`
 	Problem string `json:"problem"`
 }
 
@@ -207,5 +209,67 @@ func TestAnyHubAnswersForTheRing(t *testing.T) {
 		if silent := strings.Contains(h.Problem, "does not answer"); silent != (h.Name == gone.Name) {
 			t.Errorf("hub %s: %q", h.Name, h.Problem)
 		}
+	}
+}
+
+// TestLeadershipAndStreamsGoWhereTheyAreSent transfers leadership, drains hubs, also
+// the one that leads, and restarts a drained one.
+func TestLeadershipAndStreamsGoWhereTheyAreSent(t *testing.T) {
+	c := harness.New(t)
+	ring := newRing(t, c)
+	agent := c.NewAgent(ring[1], "n1")
+	hubs := func() map[string]hubRow {
+		t.Helper()
+		var rows list[hubRow]
+		c.JSON(&rows, "get", "hubs")
+		by := make(map[string]hubRow)
+		for _, h := range rows.Items {
+			by[h.Name] = h
+		}
+		return by
+	}
+	for _, to := range []string{"hub3", "hub2"} {
+		c.Ctl("domain", "transfer", "eu-west", "--to", to)
+		if !hubs()[to].Leader {
+			t.Fatalf("%s does not lead after the transfer: %+v", to, hubs())
+		}
+	}
+	wantRefused(t, c.Run("meshctl", "domain", "transfer", "eu-west", "--to", "hub9"), 5, fault.CodeNoSuchHub)
+	wantRefused(t, c.Run("meshctl", "domain", "transfer", "elsewhere", "--to", "hub1"), 64, fault.CodeUsage)
+
+	// hub2 leads and has the agent's stream.
+	c.Ctl("hub", "drain", "hub2")
+	now := hubs()
+	if h := now["hub2"]; h.Leader || h.Streams != 0 || !h.Drained {
+		t.Fatalf("drained: %+v", h)
+	}
+	onAnother := func() (bool, error) {
+		now := hubs()
+		return now["hub1"].Streams+now["hub3"].Streams == 1 && now["hub2"].Streams == 0, nil
+	}
+	if err := harness.Poll(harness.Patience, onAnother); err != nil {
+		t.Fatalf("the agent did not go to another hub: %+v", hubs())
+	}
+	wantRefused(t, c.Run("meshctl", "domain", "transfer", "eu-west", "--to", "hub2"), 6, fault.CodeNotTransferred)
+	// A restart does not undo what an operator decided.
+	ring[1].Kill()
+	ring[1].Start()
+	agent.Kill()
+	agent.Start()
+	if err := harness.Poll(harness.Patience, onAnother); err != nil {
+		t.Fatalf("after a restart the agent is not where it should be: %+v", hubs())
+	}
+	c.Ctl("hub", "drain", "hub3")
+	wantRefused(t, c.Run("meshctl", "hub", "drain", "hub1"), 6, fault.CodeLastHub)
+	// The others are lost: a drained hub leads rather than nobody.
+	ring[0].Kill()
+	ring[1].Kill()
+	admin := func(name string) string { return filepath.Join(ring[2].Admin, name) }
+	r := c.Run("meshctl", "hub", "undrain", "hub3", "--hub", ring[2].Address, "--ca-file", admin("ca.pem"), "--cert-file", admin("admin.pem"), "--key-file", admin("admin.key"))
+	if r.Code != 0 {
+		t.Fatalf("a drained hub that is alone takes no writes: exit %d\n%s", r.Code, r.Stderr)
+	}
+	if leader := leaderOf(t, ring[2:]); leader.Name != "hub3" {
+		t.Errorf("%s leads", leader.Name)
 	}
 }

@@ -61,12 +61,13 @@ type Options struct {
 	Stopping <-chan struct{}
 }
 
-// Register adds the three services to a server.
+// Register adds the services to a server.
 func Register(r grpc.ServiceRegistrar, opt Options) {
 	b := &base{Options: opt}
 	adminv1.RegisterResourceServiceServer(r, &Resources{base: b})
 	adminv1.RegisterFleetServiceServer(r, &Fleet{base: b, shown: newShown()})
 	adminv1.RegisterTrustServiceServer(r, &Trust{base: b})
+	adminv1.RegisterRingServiceServer(r, &Ring{base: b})
 }
 
 // base is what the services share.

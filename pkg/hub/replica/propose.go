@@ -200,9 +200,10 @@ func (r *Replica) speculated(cur *Current, e store.Entry) (*Current, state.Effec
 func (r *Replica) awaitTenure(ctx context.Context) (*store.Tenure, error) {
 	timer := time.NewTimer(leaderWait)
 	defer timer.Stop()
+	before := r.leads()
 	for {
 		r.mu.Lock()
-		tenure, moved, frozen, trouble := r.tenure, r.tenureMove, r.frozen, r.trouble
+		tenure, moved, changed, frozen, trouble := r.tenure, r.tenureMove, r.changed, r.frozen, r.trouble
 		r.mu.Unlock()
 		if frozen != nil {
 			return nil, fault.New(fault.CodeReadOnly, "this hub serves the last good state, read-only: %w", frozen)
@@ -210,8 +211,12 @@ func (r *Replica) awaitTenure(ctx context.Context) (*store.Tenure, error) {
 		if tenure != nil {
 			return tenure, nil
 		}
+		if now := r.leads(); now != before && now != r.opt.Holder.Name {
+			return nil, r.notLeader(ctx) // another took the lease while we waited
+		}
 		select {
 		case <-moved:
+		case <-changed:
 		case <-timer.C:
 			if trouble != nil {
 				return nil, fault.New(fault.CodeReadOnly, "this hub is read-only: %w", trouble)
@@ -221,6 +226,14 @@ func (r *Replica) awaitTenure(ctx context.Context) (*store.Tenure, error) {
 			return nil, fault.New(fault.CodeTimeout, "wait for the lease: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// leads names the hub that began the newest term that this hub has read of.
+func (r *Replica) leads() string {
+	if cur := r.Current(); cur != nil {
+		return cur.State.Leader().GetHub()
+	}
+	return ""
 }
 
 func (r *Replica) notLeader(ctx context.Context) error {

@@ -1910,7 +1910,14 @@ type GetDomainResponse struct {
 	StoreHealth     string                 `protobuf:"bytes,12,opt,name=store_health,json=storeHealth,proto3" json:"store_health,omitempty"`
 	Build           string                 `protobuf:"bytes,13,opt,name=build,proto3" json:"build,omitempty"`
 	// Hex digest of all resources, the same on every hub at one config_seq.
-	Digest        string `protobuf:"bytes,14,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest string `protobuf:"bytes,14,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The newest term.
+	Term uint64 `protobuf:"varint,15,opt,name=term,proto3" json:"term,omitempty"`
+	// Hubs of the domain, and those of them that answer and have no problem.
+	Hubs     uint64 `protobuf:"varint,16,opt,name=hubs,proto3" json:"hubs,omitempty"`
+	HubsWell uint64 `protobuf:"varint,17,opt,name=hubs_well,json=hubsWell,proto3" json:"hubs_well,omitempty"`
+	// How many log entries the hub that is furthest behind has not read.
+	Lag           uint64 `protobuf:"varint,18,opt,name=lag,proto3" json:"lag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2041,6 +2048,34 @@ func (x *GetDomainResponse) GetDigest() string {
 		return x.Digest
 	}
 	return ""
+}
+
+func (x *GetDomainResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *GetDomainResponse) GetHubs() uint64 {
+	if x != nil {
+		return x.Hubs
+	}
+	return 0
+}
+
+func (x *GetDomainResponse) GetHubsWell() uint64 {
+	if x != nil {
+		return x.HubsWell
+	}
+	return 0
+}
+
+func (x *GetDomainResponse) GetLag() uint64 {
+	if x != nil {
+		return x.Lag
+	}
+	return 0
 }
 
 type Agent struct {
@@ -2955,7 +2990,9 @@ type Hub struct {
 	Build     string                 `protobuf:"bytes,8,opt,name=build,proto3" json:"build,omitempty"`
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	// Why the hub cannot write, or does not answer; empty when all is well.
-	Problem       string `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`
+	// An operator has drained it: it takes no streams and does not lead.
+	Drained       bool `protobuf:"varint,11,opt,name=drained,proto3" json:"drained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3060,6 +3097,321 @@ func (x *Hub) GetProblem() string {
 	return ""
 }
 
+func (x *Hub) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+type TransferLeadershipRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The hub that is to lead.
+	To            string `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadershipRequest) Reset() {
+	*x = TransferLeadershipRequest{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadershipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadershipRequest) ProtoMessage() {}
+
+func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
+func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *TransferLeadershipRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *TransferLeadershipRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type TransferLeadershipResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Leader string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	Term   uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	// How long nobody could write.
+	Took          *durationpb.Duration `protobuf:"bytes,3,opt,name=took,proto3" json:"took,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadershipResponse) Reset() {
+	*x = TransferLeadershipResponse{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadershipResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadershipResponse) ProtoMessage() {}
+
+func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
+func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *TransferLeadershipResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *TransferLeadershipResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *TransferLeadershipResponse) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
+}
+
+type SetDrainedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hub           string                 `protobuf:"bytes,1,opt,name=hub,proto3" json:"hub,omitempty"`
+	Drained       bool                   `protobuf:"varint,2,opt,name=drained,proto3" json:"drained,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDrainedRequest) Reset() {
+	*x = SetDrainedRequest{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDrainedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDrainedRequest) ProtoMessage() {}
+
+func (x *SetDrainedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDrainedRequest.ProtoReflect.Descriptor instead.
+func (*SetDrainedRequest) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *SetDrainedRequest) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *SetDrainedRequest) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+func (x *SetDrainedRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type SetDrainedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Seq   uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// The hub was as asked already; nothing was written.
+	Unchanged     bool `protobuf:"varint,2,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDrainedResponse) Reset() {
+	*x = SetDrainedResponse{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDrainedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDrainedResponse) ProtoMessage() {}
+
+func (x *SetDrainedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDrainedResponse.ProtoReflect.Descriptor instead.
+func (*SetDrainedResponse) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *SetDrainedResponse) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *SetDrainedResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
+type HoldBackRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 10 s.
+	For           *durationpb.Duration `protobuf:"bytes,1,opt,name=for,proto3" json:"for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldBackRequest) Reset() {
+	*x = HoldBackRequest{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldBackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldBackRequest) ProtoMessage() {}
+
+func (x *HoldBackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldBackRequest.ProtoReflect.Descriptor instead.
+func (*HoldBackRequest) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *HoldBackRequest) GetFor() *durationpb.Duration {
+	if x != nil {
+		return x.For
+	}
+	return nil
+}
+
+type HoldBackResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldBackResponse) Reset() {
+	*x = HoldBackResponse{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldBackResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldBackResponse) ProtoMessage() {}
+
+func (x *HoldBackResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldBackResponse.ProtoReflect.Descriptor instead.
+func (*HoldBackResponse) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+}
+
 type CreateTokenRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Labels map[string]string      `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -3078,7 +3430,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3090,7 +3442,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3103,7 +3455,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateTokenRequest) GetLabels() map[string]string {
@@ -3163,7 +3515,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3527,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3540,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -3234,7 +3586,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3246,7 +3598,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3259,7 +3611,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 type ListTokensResponse struct {
@@ -3271,7 +3623,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +3635,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +3648,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3324,7 +3676,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3336,7 +3688,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3349,7 +3701,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Token) GetId() string {
@@ -3431,7 +3783,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3443,7 +3795,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3456,7 +3808,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3475,7 +3827,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3487,7 +3839,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3500,7 +3852,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RevokeTokenResponse) GetSeq() uint64 {
@@ -3518,7 +3870,7 @@ type GetTrustRequest struct {
 
 func (x *GetTrustRequest) Reset() {
 	*x = GetTrustRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3530,7 +3882,7 @@ func (x *GetTrustRequest) String() string {
 func (*GetTrustRequest) ProtoMessage() {}
 
 func (x *GetTrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3543,7 +3895,7 @@ func (x *GetTrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustRequest.ProtoReflect.Descriptor instead.
 func (*GetTrustRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 type GetTrustResponse struct {
@@ -3563,7 +3915,7 @@ type GetTrustResponse struct {
 
 func (x *GetTrustResponse) Reset() {
 	*x = GetTrustResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3575,7 +3927,7 @@ func (x *GetTrustResponse) String() string {
 func (*GetTrustResponse) ProtoMessage() {}
 
 func (x *GetTrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3588,7 +3940,7 @@ func (x *GetTrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustResponse.ProtoReflect.Descriptor instead.
 func (*GetTrustResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetTrustResponse) GetMetadata() *v11.Metadata {
@@ -3665,7 +4017,7 @@ type HubKey struct {
 
 func (x *HubKey) Reset() {
 	*x = HubKey{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3677,7 +4029,7 @@ func (x *HubKey) String() string {
 func (*HubKey) ProtoMessage() {}
 
 func (x *HubKey) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3690,7 +4042,7 @@ func (x *HubKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubKey.ProtoReflect.Descriptor instead.
 func (*HubKey) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *HubKey) GetHub() string {
@@ -3723,7 +4075,7 @@ type RotateHubKeyRequest struct {
 
 func (x *RotateHubKeyRequest) Reset() {
 	*x = RotateHubKeyRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3735,7 +4087,7 @@ func (x *RotateHubKeyRequest) String() string {
 func (*RotateHubKeyRequest) ProtoMessage() {}
 
 func (x *RotateHubKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3748,7 +4100,7 @@ func (x *RotateHubKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateHubKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateHubKeyRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RotateHubKeyRequest) GetRequestId() string {
@@ -3770,7 +4122,7 @@ type RotateHubKeyResponse struct {
 
 func (x *RotateHubKeyResponse) Reset() {
 	*x = RotateHubKeyResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3782,7 +4134,7 @@ func (x *RotateHubKeyResponse) String() string {
 func (*RotateHubKeyResponse) ProtoMessage() {}
 
 func (x *RotateHubKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3795,7 +4147,7 @@ func (x *RotateHubKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateHubKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateHubKeyResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RotateHubKeyResponse) GetHub() string {
@@ -3836,7 +4188,7 @@ type DropHubKeyRequest struct {
 
 func (x *DropHubKeyRequest) Reset() {
 	*x = DropHubKeyRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3848,7 +4200,7 @@ func (x *DropHubKeyRequest) String() string {
 func (*DropHubKeyRequest) ProtoMessage() {}
 
 func (x *DropHubKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3861,7 +4213,7 @@ func (x *DropHubKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropHubKeyRequest.ProtoReflect.Descriptor instead.
 func (*DropHubKeyRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DropHubKeyRequest) GetHub() string {
@@ -3887,7 +4239,7 @@ type DropHubKeyResponse struct {
 
 func (x *DropHubKeyResponse) Reset() {
 	*x = DropHubKeyResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3899,7 +4251,7 @@ func (x *DropHubKeyResponse) String() string {
 func (*DropHubKeyResponse) ProtoMessage() {}
 
 func (x *DropHubKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3912,7 +4264,7 @@ func (x *DropHubKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropHubKeyResponse.ProtoReflect.Descriptor instead.
 func (*DropHubKeyResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DropHubKeyResponse) GetKeysetVersion() uint64 {
@@ -3932,7 +4284,7 @@ type PublishTrustRequest struct {
 
 func (x *PublishTrustRequest) Reset() {
 	*x = PublishTrustRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3944,7 +4296,7 @@ func (x *PublishTrustRequest) String() string {
 func (*PublishTrustRequest) ProtoMessage() {}
 
 func (x *PublishTrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3957,7 +4309,7 @@ func (x *PublishTrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishTrustRequest.ProtoReflect.Descriptor instead.
 func (*PublishTrustRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PublishTrustRequest) GetMetadata() *v11.Metadata {
@@ -3984,7 +4336,7 @@ type PublishTrustResponse struct {
 
 func (x *PublishTrustResponse) Reset() {
 	*x = PublishTrustResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3996,7 +4348,7 @@ func (x *PublishTrustResponse) String() string {
 func (*PublishTrustResponse) ProtoMessage() {}
 
 func (x *PublishTrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4009,7 +4361,7 @@ func (x *PublishTrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishTrustResponse.ProtoReflect.Descriptor instead.
 func (*PublishTrustResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PublishTrustResponse) GetRootVersion() uint64 {
@@ -4186,7 +4538,7 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\x10SimulateResponse\x12\x1a\n" +
 	"\bdecision\x18\x01 \x01(\fR\bdecision\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\x12\n" +
-	"\x10GetDomainRequest\"\xfa\x02\n" +
+	"\x10GetDomainRequest\"\xd1\x03\n" +
 	"\x11GetDomainResponse\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x10\n" +
 	"\x03hub\x18\x02 \x01(\tR\x03hub\x12\x16\n" +
@@ -4203,7 +4555,11 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\x05store\x18\v \x01(\tR\x05store\x12!\n" +
 	"\fstore_health\x18\f \x01(\tR\vstoreHealth\x12\x14\n" +
 	"\x05build\x18\r \x01(\tR\x05build\x12\x16\n" +
-	"\x06digest\x18\x0e \x01(\tR\x06digest\"\xde\x05\n" +
+	"\x06digest\x18\x0e \x01(\tR\x06digest\x12\x12\n" +
+	"\x04term\x18\x0f \x01(\x04R\x04term\x12\x12\n" +
+	"\x04hubs\x18\x10 \x01(\x04R\x04hubs\x12\x1b\n" +
+	"\thubs_well\x18\x11 \x01(\x04R\bhubsWell\x12\x10\n" +
+	"\x03lag\x18\x12 \x01(\x04R\x03lag\"\xde\x05\n" +
 	"\x05Agent\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12;\n" +
 	"\x06labels\x18\x02 \x03(\v2#.meshkit.admin.v1.Agent.LabelsEntryR\x06labels\x127\n" +
@@ -4284,7 +4640,7 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\x0fListHubsRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\"=\n" +
 	"\x10ListHubsResponse\x12)\n" +
-	"\x04hubs\x18\x01 \x03(\v2\x15.meshkit.admin.v1.HubR\x04hubs\"\x8d\x02\n" +
+	"\x04hubs\x18\x01 \x03(\v2\x15.meshkit.admin.v1.HubR\x04hubs\"\xa7\x02\n" +
 	"\x03Hub\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -4297,7 +4653,27 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x18\n" +
 	"\aproblem\x18\n" +
-	" \x01(\tR\aproblem\"\xa1\x02\n" +
+	" \x01(\tR\aproblem\x12\x18\n" +
+	"\adrained\x18\v \x01(\bR\adrained\"J\n" +
+	"\x19TransferLeadershipRequest\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\tR\x02to\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"w\n" +
+	"\x1aTransferLeadershipResponse\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12-\n" +
+	"\x04took\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04took\"^\n" +
+	"\x11SetDrainedRequest\x12\x10\n" +
+	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x18\n" +
+	"\adrained\x18\x02 \x01(\bR\adrained\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"D\n" +
+	"\x12SetDrainedResponse\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
+	"\tunchanged\x18\x02 \x01(\bR\tunchanged\">\n" +
+	"\x0fHoldBackRequest\x12+\n" +
+	"\x03for\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03for\"\x12\n" +
+	"\x10HoldBackResponse\"\xa1\x02\n" +
 	"\x12CreateTokenRequest\x12H\n" +
 	"\x06labels\x18\x01 \x03(\v20.meshkit.admin.v1.CreateTokenRequest.LabelsEntryR\x06labels\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
@@ -4403,7 +4779,12 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\fRotateHubKey\x12%.meshkit.admin.v1.RotateHubKeyRequest\x1a&.meshkit.admin.v1.RotateHubKeyResponse\x12W\n" +
 	"\n" +
 	"DropHubKey\x12#.meshkit.admin.v1.DropHubKeyRequest\x1a$.meshkit.admin.v1.DropHubKeyResponse\x12]\n" +
-	"\fPublishTrust\x12%.meshkit.admin.v1.PublishTrustRequest\x1a&.meshkit.admin.v1.PublishTrustResponseB=Z;github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1;adminv1b\x06proto3"
+	"\fPublishTrust\x12%.meshkit.admin.v1.PublishTrustRequest\x1a&.meshkit.admin.v1.PublishTrustResponse2\xaa\x02\n" +
+	"\vRingService\x12o\n" +
+	"\x12TransferLeadership\x12+.meshkit.admin.v1.TransferLeadershipRequest\x1a,.meshkit.admin.v1.TransferLeadershipResponse\x12W\n" +
+	"\n" +
+	"SetDrained\x12#.meshkit.admin.v1.SetDrainedRequest\x1a$.meshkit.admin.v1.SetDrainedResponse\x12Q\n" +
+	"\bHoldBack\x12!.meshkit.admin.v1.HoldBackRequest\x1a\".meshkit.admin.v1.HoldBackResponseB=Z;github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_meshkit_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -4418,80 +4799,86 @@ func file_meshkit_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_meshkit_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_meshkit_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_meshkit_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_meshkit_admin_v1_admin_proto_goTypes = []any{
-	(WatchResponse_Event)(0),         // 0: meshkit.admin.v1.WatchResponse.Event
-	(*Resource)(nil),                 // 1: meshkit.admin.v1.Resource
-	(*FieldOwner)(nil),               // 2: meshkit.admin.v1.FieldOwner
-	(*Key)(nil),                      // 3: meshkit.admin.v1.Key
-	(*Finding)(nil),                  // 4: meshkit.admin.v1.Finding
-	(*GetRequest)(nil),               // 5: meshkit.admin.v1.GetRequest
-	(*GetResponse)(nil),              // 6: meshkit.admin.v1.GetResponse
-	(*ListRequest)(nil),              // 7: meshkit.admin.v1.ListRequest
-	(*ListResponse)(nil),             // 8: meshkit.admin.v1.ListResponse
-	(*WatchRequest)(nil),             // 9: meshkit.admin.v1.WatchRequest
-	(*WatchResponse)(nil),            // 10: meshkit.admin.v1.WatchResponse
-	(*Change)(nil),                   // 11: meshkit.admin.v1.Change
-	(*PlanRequest)(nil),              // 12: meshkit.admin.v1.PlanRequest
-	(*FieldDiff)(nil),                // 13: meshkit.admin.v1.FieldDiff
-	(*ResourceDiff)(nil),             // 14: meshkit.admin.v1.ResourceDiff
-	(*PlanResponse)(nil),             // 15: meshkit.admin.v1.PlanResponse
-	(*ApplyRequest)(nil),             // 16: meshkit.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),            // 17: meshkit.admin.v1.ApplyResponse
-	(*UndoRequest)(nil),              // 18: meshkit.admin.v1.UndoRequest
-	(*UndoResponse)(nil),             // 19: meshkit.admin.v1.UndoResponse
-	(*HistoryRequest)(nil),           // 20: meshkit.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),          // 21: meshkit.admin.v1.HistoryResponse
-	(*HistoryEntry)(nil),             // 22: meshkit.admin.v1.HistoryEntry
-	(*SimulateRequest)(nil),          // 23: meshkit.admin.v1.SimulateRequest
-	(*SimulateResponse)(nil),         // 24: meshkit.admin.v1.SimulateResponse
-	(*GetDomainRequest)(nil),         // 25: meshkit.admin.v1.GetDomainRequest
-	(*GetDomainResponse)(nil),        // 26: meshkit.admin.v1.GetDomainResponse
-	(*Agent)(nil),                    // 27: meshkit.admin.v1.Agent
-	(*ListAgentsRequest)(nil),        // 28: meshkit.admin.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),       // 29: meshkit.admin.v1.ListAgentsResponse
-	(*GetAgentRequest)(nil),          // 30: meshkit.admin.v1.GetAgentRequest
-	(*GetAgentResponse)(nil),         // 31: meshkit.admin.v1.GetAgentResponse
-	(*ForgetAgentRequest)(nil),       // 32: meshkit.admin.v1.ForgetAgentRequest
-	(*ForgetAgentResponse)(nil),      // 33: meshkit.admin.v1.ForgetAgentResponse
-	(*WatchPropagationRequest)(nil),  // 34: meshkit.admin.v1.WatchPropagationRequest
-	(*WatchPropagationResponse)(nil), // 35: meshkit.admin.v1.WatchPropagationResponse
-	(*AgentNack)(nil),                // 36: meshkit.admin.v1.AgentNack
-	(*ListHubsRequest)(nil),          // 37: meshkit.admin.v1.ListHubsRequest
-	(*ListHubsResponse)(nil),         // 38: meshkit.admin.v1.ListHubsResponse
-	(*Hub)(nil),                      // 39: meshkit.admin.v1.Hub
-	(*CreateTokenRequest)(nil),       // 40: meshkit.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),      // 41: meshkit.admin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),        // 42: meshkit.admin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),       // 43: meshkit.admin.v1.ListTokensResponse
-	(*Token)(nil),                    // 44: meshkit.admin.v1.Token
-	(*RevokeTokenRequest)(nil),       // 45: meshkit.admin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),      // 46: meshkit.admin.v1.RevokeTokenResponse
-	(*GetTrustRequest)(nil),          // 47: meshkit.admin.v1.GetTrustRequest
-	(*GetTrustResponse)(nil),         // 48: meshkit.admin.v1.GetTrustResponse
-	(*HubKey)(nil),                   // 49: meshkit.admin.v1.HubKey
-	(*RotateHubKeyRequest)(nil),      // 50: meshkit.admin.v1.RotateHubKeyRequest
-	(*RotateHubKeyResponse)(nil),     // 51: meshkit.admin.v1.RotateHubKeyResponse
-	(*DropHubKeyRequest)(nil),        // 52: meshkit.admin.v1.DropHubKeyRequest
-	(*DropHubKeyResponse)(nil),       // 53: meshkit.admin.v1.DropHubKeyResponse
-	(*PublishTrustRequest)(nil),      // 54: meshkit.admin.v1.PublishTrustRequest
-	(*PublishTrustResponse)(nil),     // 55: meshkit.admin.v1.PublishTrustResponse
-	nil,                              // 56: meshkit.admin.v1.SimulateRequest.HeadersEntry
-	nil,                              // 57: meshkit.admin.v1.Agent.LabelsEntry
-	nil,                              // 58: meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
-	nil,                              // 59: meshkit.admin.v1.CreateTokenRequest.LabelsEntry
-	nil,                              // 60: meshkit.admin.v1.Token.LabelsEntry
-	(*timestamppb.Timestamp)(nil),    // 61: google.protobuf.Timestamp
-	(v1.Phase)(0),                    // 62: meshkit.control.v1.Phase
-	(*v1.ResumePoint)(nil),           // 63: meshkit.control.v1.ResumePoint
-	(*v1.Nack)(nil),                  // 64: meshkit.control.v1.Nack
-	(*v1.Downlevel)(nil),             // 65: meshkit.control.v1.Downlevel
-	(*durationpb.Duration)(nil),      // 66: google.protobuf.Duration
-	(*v11.Metadata)(nil),             // 67: meshkit.trust.v1.Metadata
+	(WatchResponse_Event)(0),           // 0: meshkit.admin.v1.WatchResponse.Event
+	(*Resource)(nil),                   // 1: meshkit.admin.v1.Resource
+	(*FieldOwner)(nil),                 // 2: meshkit.admin.v1.FieldOwner
+	(*Key)(nil),                        // 3: meshkit.admin.v1.Key
+	(*Finding)(nil),                    // 4: meshkit.admin.v1.Finding
+	(*GetRequest)(nil),                 // 5: meshkit.admin.v1.GetRequest
+	(*GetResponse)(nil),                // 6: meshkit.admin.v1.GetResponse
+	(*ListRequest)(nil),                // 7: meshkit.admin.v1.ListRequest
+	(*ListResponse)(nil),               // 8: meshkit.admin.v1.ListResponse
+	(*WatchRequest)(nil),               // 9: meshkit.admin.v1.WatchRequest
+	(*WatchResponse)(nil),              // 10: meshkit.admin.v1.WatchResponse
+	(*Change)(nil),                     // 11: meshkit.admin.v1.Change
+	(*PlanRequest)(nil),                // 12: meshkit.admin.v1.PlanRequest
+	(*FieldDiff)(nil),                  // 13: meshkit.admin.v1.FieldDiff
+	(*ResourceDiff)(nil),               // 14: meshkit.admin.v1.ResourceDiff
+	(*PlanResponse)(nil),               // 15: meshkit.admin.v1.PlanResponse
+	(*ApplyRequest)(nil),               // 16: meshkit.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),              // 17: meshkit.admin.v1.ApplyResponse
+	(*UndoRequest)(nil),                // 18: meshkit.admin.v1.UndoRequest
+	(*UndoResponse)(nil),               // 19: meshkit.admin.v1.UndoResponse
+	(*HistoryRequest)(nil),             // 20: meshkit.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),            // 21: meshkit.admin.v1.HistoryResponse
+	(*HistoryEntry)(nil),               // 22: meshkit.admin.v1.HistoryEntry
+	(*SimulateRequest)(nil),            // 23: meshkit.admin.v1.SimulateRequest
+	(*SimulateResponse)(nil),           // 24: meshkit.admin.v1.SimulateResponse
+	(*GetDomainRequest)(nil),           // 25: meshkit.admin.v1.GetDomainRequest
+	(*GetDomainResponse)(nil),          // 26: meshkit.admin.v1.GetDomainResponse
+	(*Agent)(nil),                      // 27: meshkit.admin.v1.Agent
+	(*ListAgentsRequest)(nil),          // 28: meshkit.admin.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),         // 29: meshkit.admin.v1.ListAgentsResponse
+	(*GetAgentRequest)(nil),            // 30: meshkit.admin.v1.GetAgentRequest
+	(*GetAgentResponse)(nil),           // 31: meshkit.admin.v1.GetAgentResponse
+	(*ForgetAgentRequest)(nil),         // 32: meshkit.admin.v1.ForgetAgentRequest
+	(*ForgetAgentResponse)(nil),        // 33: meshkit.admin.v1.ForgetAgentResponse
+	(*WatchPropagationRequest)(nil),    // 34: meshkit.admin.v1.WatchPropagationRequest
+	(*WatchPropagationResponse)(nil),   // 35: meshkit.admin.v1.WatchPropagationResponse
+	(*AgentNack)(nil),                  // 36: meshkit.admin.v1.AgentNack
+	(*ListHubsRequest)(nil),            // 37: meshkit.admin.v1.ListHubsRequest
+	(*ListHubsResponse)(nil),           // 38: meshkit.admin.v1.ListHubsResponse
+	(*Hub)(nil),                        // 39: meshkit.admin.v1.Hub
+	(*TransferLeadershipRequest)(nil),  // 40: meshkit.admin.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 41: meshkit.admin.v1.TransferLeadershipResponse
+	(*SetDrainedRequest)(nil),          // 42: meshkit.admin.v1.SetDrainedRequest
+	(*SetDrainedResponse)(nil),         // 43: meshkit.admin.v1.SetDrainedResponse
+	(*HoldBackRequest)(nil),            // 44: meshkit.admin.v1.HoldBackRequest
+	(*HoldBackResponse)(nil),           // 45: meshkit.admin.v1.HoldBackResponse
+	(*CreateTokenRequest)(nil),         // 46: meshkit.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 47: meshkit.admin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),          // 48: meshkit.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),         // 49: meshkit.admin.v1.ListTokensResponse
+	(*Token)(nil),                      // 50: meshkit.admin.v1.Token
+	(*RevokeTokenRequest)(nil),         // 51: meshkit.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),        // 52: meshkit.admin.v1.RevokeTokenResponse
+	(*GetTrustRequest)(nil),            // 53: meshkit.admin.v1.GetTrustRequest
+	(*GetTrustResponse)(nil),           // 54: meshkit.admin.v1.GetTrustResponse
+	(*HubKey)(nil),                     // 55: meshkit.admin.v1.HubKey
+	(*RotateHubKeyRequest)(nil),        // 56: meshkit.admin.v1.RotateHubKeyRequest
+	(*RotateHubKeyResponse)(nil),       // 57: meshkit.admin.v1.RotateHubKeyResponse
+	(*DropHubKeyRequest)(nil),          // 58: meshkit.admin.v1.DropHubKeyRequest
+	(*DropHubKeyResponse)(nil),         // 59: meshkit.admin.v1.DropHubKeyResponse
+	(*PublishTrustRequest)(nil),        // 60: meshkit.admin.v1.PublishTrustRequest
+	(*PublishTrustResponse)(nil),       // 61: meshkit.admin.v1.PublishTrustResponse
+	nil,                                // 62: meshkit.admin.v1.SimulateRequest.HeadersEntry
+	nil,                                // 63: meshkit.admin.v1.Agent.LabelsEntry
+	nil,                                // 64: meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
+	nil,                                // 65: meshkit.admin.v1.CreateTokenRequest.LabelsEntry
+	nil,                                // 66: meshkit.admin.v1.Token.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 67: google.protobuf.Timestamp
+	(v1.Phase)(0),                      // 68: meshkit.control.v1.Phase
+	(*v1.ResumePoint)(nil),             // 69: meshkit.control.v1.ResumePoint
+	(*v1.Nack)(nil),                    // 70: meshkit.control.v1.Nack
+	(*v1.Downlevel)(nil),               // 71: meshkit.control.v1.Downlevel
+	(*durationpb.Duration)(nil),        // 72: google.protobuf.Duration
+	(*v11.Metadata)(nil),               // 73: meshkit.trust.v1.Metadata
 }
 var file_meshkit_admin_v1_admin_proto_depIdxs = []int32{
-	61, // 0: meshkit.admin.v1.Resource.created_at:type_name -> google.protobuf.Timestamp
-	61, // 1: meshkit.admin.v1.Resource.updated_at:type_name -> google.protobuf.Timestamp
+	67, // 0: meshkit.admin.v1.Resource.created_at:type_name -> google.protobuf.Timestamp
+	67, // 1: meshkit.admin.v1.Resource.updated_at:type_name -> google.protobuf.Timestamp
 	2,  // 2: meshkit.admin.v1.Resource.owners:type_name -> meshkit.admin.v1.FieldOwner
 	3,  // 3: meshkit.admin.v1.Finding.resource:type_name -> meshkit.admin.v1.Key
 	3,  // 4: meshkit.admin.v1.GetRequest.key:type_name -> meshkit.admin.v1.Key
@@ -4510,86 +4897,94 @@ var file_meshkit_admin_v1_admin_proto_depIdxs = []int32{
 	17, // 17: meshkit.admin.v1.UndoResponse.result:type_name -> meshkit.admin.v1.ApplyResponse
 	3,  // 18: meshkit.admin.v1.HistoryRequest.key:type_name -> meshkit.admin.v1.Key
 	22, // 19: meshkit.admin.v1.HistoryResponse.entries:type_name -> meshkit.admin.v1.HistoryEntry
-	61, // 20: meshkit.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	67, // 20: meshkit.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
 	14, // 21: meshkit.admin.v1.HistoryEntry.diff:type_name -> meshkit.admin.v1.ResourceDiff
-	56, // 22: meshkit.admin.v1.SimulateRequest.headers:type_name -> meshkit.admin.v1.SimulateRequest.HeadersEntry
-	57, // 23: meshkit.admin.v1.Agent.labels:type_name -> meshkit.admin.v1.Agent.LabelsEntry
-	61, // 24: meshkit.admin.v1.Agent.joined_at:type_name -> google.protobuf.Timestamp
-	62, // 25: meshkit.admin.v1.Agent.phase:type_name -> meshkit.control.v1.Phase
-	63, // 26: meshkit.admin.v1.Agent.active:type_name -> meshkit.control.v1.ResumePoint
-	61, // 27: meshkit.admin.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
-	61, // 28: meshkit.admin.v1.Agent.certificate_not_after:type_name -> google.protobuf.Timestamp
-	64, // 29: meshkit.admin.v1.Agent.nack:type_name -> meshkit.control.v1.Nack
+	62, // 22: meshkit.admin.v1.SimulateRequest.headers:type_name -> meshkit.admin.v1.SimulateRequest.HeadersEntry
+	63, // 23: meshkit.admin.v1.Agent.labels:type_name -> meshkit.admin.v1.Agent.LabelsEntry
+	67, // 24: meshkit.admin.v1.Agent.joined_at:type_name -> google.protobuf.Timestamp
+	68, // 25: meshkit.admin.v1.Agent.phase:type_name -> meshkit.control.v1.Phase
+	69, // 26: meshkit.admin.v1.Agent.active:type_name -> meshkit.control.v1.ResumePoint
+	67, // 27: meshkit.admin.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
+	67, // 28: meshkit.admin.v1.Agent.certificate_not_after:type_name -> google.protobuf.Timestamp
+	70, // 29: meshkit.admin.v1.Agent.nack:type_name -> meshkit.control.v1.Nack
 	27, // 30: meshkit.admin.v1.ListAgentsResponse.agents:type_name -> meshkit.admin.v1.Agent
 	27, // 31: meshkit.admin.v1.GetAgentResponse.agent:type_name -> meshkit.admin.v1.Agent
-	65, // 32: meshkit.admin.v1.GetAgentResponse.downlevels:type_name -> meshkit.control.v1.Downlevel
-	58, // 33: meshkit.admin.v1.GetAgentResponse.reported_labels:type_name -> meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
-	66, // 34: meshkit.admin.v1.WatchPropagationResponse.p50:type_name -> google.protobuf.Duration
-	66, // 35: meshkit.admin.v1.WatchPropagationResponse.p99:type_name -> google.protobuf.Duration
-	66, // 36: meshkit.admin.v1.WatchPropagationResponse.last:type_name -> google.protobuf.Duration
+	71, // 32: meshkit.admin.v1.GetAgentResponse.downlevels:type_name -> meshkit.control.v1.Downlevel
+	64, // 33: meshkit.admin.v1.GetAgentResponse.reported_labels:type_name -> meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
+	72, // 34: meshkit.admin.v1.WatchPropagationResponse.p50:type_name -> google.protobuf.Duration
+	72, // 35: meshkit.admin.v1.WatchPropagationResponse.p99:type_name -> google.protobuf.Duration
+	72, // 36: meshkit.admin.v1.WatchPropagationResponse.last:type_name -> google.protobuf.Duration
 	36, // 37: meshkit.admin.v1.WatchPropagationResponse.nacks:type_name -> meshkit.admin.v1.AgentNack
-	64, // 38: meshkit.admin.v1.AgentNack.nack:type_name -> meshkit.control.v1.Nack
+	70, // 38: meshkit.admin.v1.AgentNack.nack:type_name -> meshkit.control.v1.Nack
 	39, // 39: meshkit.admin.v1.ListHubsResponse.hubs:type_name -> meshkit.admin.v1.Hub
-	61, // 40: meshkit.admin.v1.Hub.started_at:type_name -> google.protobuf.Timestamp
-	59, // 41: meshkit.admin.v1.CreateTokenRequest.labels:type_name -> meshkit.admin.v1.CreateTokenRequest.LabelsEntry
-	66, // 42: meshkit.admin.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	61, // 43: meshkit.admin.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	44, // 44: meshkit.admin.v1.ListTokensResponse.tokens:type_name -> meshkit.admin.v1.Token
-	60, // 45: meshkit.admin.v1.Token.labels:type_name -> meshkit.admin.v1.Token.LabelsEntry
-	61, // 46: meshkit.admin.v1.Token.created_at:type_name -> google.protobuf.Timestamp
-	61, // 47: meshkit.admin.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	67, // 48: meshkit.admin.v1.GetTrustResponse.metadata:type_name -> meshkit.trust.v1.Metadata
-	61, // 49: meshkit.admin.v1.GetTrustResponse.root_expires_at:type_name -> google.protobuf.Timestamp
-	61, // 50: meshkit.admin.v1.GetTrustResponse.keyset_expires_at:type_name -> google.protobuf.Timestamp
-	49, // 51: meshkit.admin.v1.GetTrustResponse.hub_keys:type_name -> meshkit.admin.v1.HubKey
-	67, // 52: meshkit.admin.v1.PublishTrustRequest.metadata:type_name -> meshkit.trust.v1.Metadata
-	5,  // 53: meshkit.admin.v1.ResourceService.Get:input_type -> meshkit.admin.v1.GetRequest
-	7,  // 54: meshkit.admin.v1.ResourceService.List:input_type -> meshkit.admin.v1.ListRequest
-	9,  // 55: meshkit.admin.v1.ResourceService.Watch:input_type -> meshkit.admin.v1.WatchRequest
-	12, // 56: meshkit.admin.v1.ResourceService.Plan:input_type -> meshkit.admin.v1.PlanRequest
-	16, // 57: meshkit.admin.v1.ResourceService.Apply:input_type -> meshkit.admin.v1.ApplyRequest
-	18, // 58: meshkit.admin.v1.ResourceService.Undo:input_type -> meshkit.admin.v1.UndoRequest
-	20, // 59: meshkit.admin.v1.ResourceService.History:input_type -> meshkit.admin.v1.HistoryRequest
-	23, // 60: meshkit.admin.v1.ResourceService.Simulate:input_type -> meshkit.admin.v1.SimulateRequest
-	25, // 61: meshkit.admin.v1.FleetService.GetDomain:input_type -> meshkit.admin.v1.GetDomainRequest
-	28, // 62: meshkit.admin.v1.FleetService.ListAgents:input_type -> meshkit.admin.v1.ListAgentsRequest
-	30, // 63: meshkit.admin.v1.FleetService.GetAgent:input_type -> meshkit.admin.v1.GetAgentRequest
-	32, // 64: meshkit.admin.v1.FleetService.ForgetAgent:input_type -> meshkit.admin.v1.ForgetAgentRequest
-	34, // 65: meshkit.admin.v1.FleetService.WatchPropagation:input_type -> meshkit.admin.v1.WatchPropagationRequest
-	37, // 66: meshkit.admin.v1.FleetService.ListHubs:input_type -> meshkit.admin.v1.ListHubsRequest
-	40, // 67: meshkit.admin.v1.FleetService.CreateToken:input_type -> meshkit.admin.v1.CreateTokenRequest
-	42, // 68: meshkit.admin.v1.FleetService.ListTokens:input_type -> meshkit.admin.v1.ListTokensRequest
-	45, // 69: meshkit.admin.v1.FleetService.RevokeToken:input_type -> meshkit.admin.v1.RevokeTokenRequest
-	47, // 70: meshkit.admin.v1.TrustService.GetTrust:input_type -> meshkit.admin.v1.GetTrustRequest
-	50, // 71: meshkit.admin.v1.TrustService.RotateHubKey:input_type -> meshkit.admin.v1.RotateHubKeyRequest
-	52, // 72: meshkit.admin.v1.TrustService.DropHubKey:input_type -> meshkit.admin.v1.DropHubKeyRequest
-	54, // 73: meshkit.admin.v1.TrustService.PublishTrust:input_type -> meshkit.admin.v1.PublishTrustRequest
-	6,  // 74: meshkit.admin.v1.ResourceService.Get:output_type -> meshkit.admin.v1.GetResponse
-	8,  // 75: meshkit.admin.v1.ResourceService.List:output_type -> meshkit.admin.v1.ListResponse
-	10, // 76: meshkit.admin.v1.ResourceService.Watch:output_type -> meshkit.admin.v1.WatchResponse
-	15, // 77: meshkit.admin.v1.ResourceService.Plan:output_type -> meshkit.admin.v1.PlanResponse
-	17, // 78: meshkit.admin.v1.ResourceService.Apply:output_type -> meshkit.admin.v1.ApplyResponse
-	19, // 79: meshkit.admin.v1.ResourceService.Undo:output_type -> meshkit.admin.v1.UndoResponse
-	21, // 80: meshkit.admin.v1.ResourceService.History:output_type -> meshkit.admin.v1.HistoryResponse
-	24, // 81: meshkit.admin.v1.ResourceService.Simulate:output_type -> meshkit.admin.v1.SimulateResponse
-	26, // 82: meshkit.admin.v1.FleetService.GetDomain:output_type -> meshkit.admin.v1.GetDomainResponse
-	29, // 83: meshkit.admin.v1.FleetService.ListAgents:output_type -> meshkit.admin.v1.ListAgentsResponse
-	31, // 84: meshkit.admin.v1.FleetService.GetAgent:output_type -> meshkit.admin.v1.GetAgentResponse
-	33, // 85: meshkit.admin.v1.FleetService.ForgetAgent:output_type -> meshkit.admin.v1.ForgetAgentResponse
-	35, // 86: meshkit.admin.v1.FleetService.WatchPropagation:output_type -> meshkit.admin.v1.WatchPropagationResponse
-	38, // 87: meshkit.admin.v1.FleetService.ListHubs:output_type -> meshkit.admin.v1.ListHubsResponse
-	41, // 88: meshkit.admin.v1.FleetService.CreateToken:output_type -> meshkit.admin.v1.CreateTokenResponse
-	43, // 89: meshkit.admin.v1.FleetService.ListTokens:output_type -> meshkit.admin.v1.ListTokensResponse
-	46, // 90: meshkit.admin.v1.FleetService.RevokeToken:output_type -> meshkit.admin.v1.RevokeTokenResponse
-	48, // 91: meshkit.admin.v1.TrustService.GetTrust:output_type -> meshkit.admin.v1.GetTrustResponse
-	51, // 92: meshkit.admin.v1.TrustService.RotateHubKey:output_type -> meshkit.admin.v1.RotateHubKeyResponse
-	53, // 93: meshkit.admin.v1.TrustService.DropHubKey:output_type -> meshkit.admin.v1.DropHubKeyResponse
-	55, // 94: meshkit.admin.v1.TrustService.PublishTrust:output_type -> meshkit.admin.v1.PublishTrustResponse
-	74, // [74:95] is the sub-list for method output_type
-	53, // [53:74] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	67, // 40: meshkit.admin.v1.Hub.started_at:type_name -> google.protobuf.Timestamp
+	72, // 41: meshkit.admin.v1.TransferLeadershipResponse.took:type_name -> google.protobuf.Duration
+	72, // 42: meshkit.admin.v1.HoldBackRequest.for:type_name -> google.protobuf.Duration
+	65, // 43: meshkit.admin.v1.CreateTokenRequest.labels:type_name -> meshkit.admin.v1.CreateTokenRequest.LabelsEntry
+	72, // 44: meshkit.admin.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	67, // 45: meshkit.admin.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	50, // 46: meshkit.admin.v1.ListTokensResponse.tokens:type_name -> meshkit.admin.v1.Token
+	66, // 47: meshkit.admin.v1.Token.labels:type_name -> meshkit.admin.v1.Token.LabelsEntry
+	67, // 48: meshkit.admin.v1.Token.created_at:type_name -> google.protobuf.Timestamp
+	67, // 49: meshkit.admin.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	73, // 50: meshkit.admin.v1.GetTrustResponse.metadata:type_name -> meshkit.trust.v1.Metadata
+	67, // 51: meshkit.admin.v1.GetTrustResponse.root_expires_at:type_name -> google.protobuf.Timestamp
+	67, // 52: meshkit.admin.v1.GetTrustResponse.keyset_expires_at:type_name -> google.protobuf.Timestamp
+	55, // 53: meshkit.admin.v1.GetTrustResponse.hub_keys:type_name -> meshkit.admin.v1.HubKey
+	73, // 54: meshkit.admin.v1.PublishTrustRequest.metadata:type_name -> meshkit.trust.v1.Metadata
+	5,  // 55: meshkit.admin.v1.ResourceService.Get:input_type -> meshkit.admin.v1.GetRequest
+	7,  // 56: meshkit.admin.v1.ResourceService.List:input_type -> meshkit.admin.v1.ListRequest
+	9,  // 57: meshkit.admin.v1.ResourceService.Watch:input_type -> meshkit.admin.v1.WatchRequest
+	12, // 58: meshkit.admin.v1.ResourceService.Plan:input_type -> meshkit.admin.v1.PlanRequest
+	16, // 59: meshkit.admin.v1.ResourceService.Apply:input_type -> meshkit.admin.v1.ApplyRequest
+	18, // 60: meshkit.admin.v1.ResourceService.Undo:input_type -> meshkit.admin.v1.UndoRequest
+	20, // 61: meshkit.admin.v1.ResourceService.History:input_type -> meshkit.admin.v1.HistoryRequest
+	23, // 62: meshkit.admin.v1.ResourceService.Simulate:input_type -> meshkit.admin.v1.SimulateRequest
+	25, // 63: meshkit.admin.v1.FleetService.GetDomain:input_type -> meshkit.admin.v1.GetDomainRequest
+	28, // 64: meshkit.admin.v1.FleetService.ListAgents:input_type -> meshkit.admin.v1.ListAgentsRequest
+	30, // 65: meshkit.admin.v1.FleetService.GetAgent:input_type -> meshkit.admin.v1.GetAgentRequest
+	32, // 66: meshkit.admin.v1.FleetService.ForgetAgent:input_type -> meshkit.admin.v1.ForgetAgentRequest
+	34, // 67: meshkit.admin.v1.FleetService.WatchPropagation:input_type -> meshkit.admin.v1.WatchPropagationRequest
+	37, // 68: meshkit.admin.v1.FleetService.ListHubs:input_type -> meshkit.admin.v1.ListHubsRequest
+	46, // 69: meshkit.admin.v1.FleetService.CreateToken:input_type -> meshkit.admin.v1.CreateTokenRequest
+	48, // 70: meshkit.admin.v1.FleetService.ListTokens:input_type -> meshkit.admin.v1.ListTokensRequest
+	51, // 71: meshkit.admin.v1.FleetService.RevokeToken:input_type -> meshkit.admin.v1.RevokeTokenRequest
+	53, // 72: meshkit.admin.v1.TrustService.GetTrust:input_type -> meshkit.admin.v1.GetTrustRequest
+	56, // 73: meshkit.admin.v1.TrustService.RotateHubKey:input_type -> meshkit.admin.v1.RotateHubKeyRequest
+	58, // 74: meshkit.admin.v1.TrustService.DropHubKey:input_type -> meshkit.admin.v1.DropHubKeyRequest
+	60, // 75: meshkit.admin.v1.TrustService.PublishTrust:input_type -> meshkit.admin.v1.PublishTrustRequest
+	40, // 76: meshkit.admin.v1.RingService.TransferLeadership:input_type -> meshkit.admin.v1.TransferLeadershipRequest
+	42, // 77: meshkit.admin.v1.RingService.SetDrained:input_type -> meshkit.admin.v1.SetDrainedRequest
+	44, // 78: meshkit.admin.v1.RingService.HoldBack:input_type -> meshkit.admin.v1.HoldBackRequest
+	6,  // 79: meshkit.admin.v1.ResourceService.Get:output_type -> meshkit.admin.v1.GetResponse
+	8,  // 80: meshkit.admin.v1.ResourceService.List:output_type -> meshkit.admin.v1.ListResponse
+	10, // 81: meshkit.admin.v1.ResourceService.Watch:output_type -> meshkit.admin.v1.WatchResponse
+	15, // 82: meshkit.admin.v1.ResourceService.Plan:output_type -> meshkit.admin.v1.PlanResponse
+	17, // 83: meshkit.admin.v1.ResourceService.Apply:output_type -> meshkit.admin.v1.ApplyResponse
+	19, // 84: meshkit.admin.v1.ResourceService.Undo:output_type -> meshkit.admin.v1.UndoResponse
+	21, // 85: meshkit.admin.v1.ResourceService.History:output_type -> meshkit.admin.v1.HistoryResponse
+	24, // 86: meshkit.admin.v1.ResourceService.Simulate:output_type -> meshkit.admin.v1.SimulateResponse
+	26, // 87: meshkit.admin.v1.FleetService.GetDomain:output_type -> meshkit.admin.v1.GetDomainResponse
+	29, // 88: meshkit.admin.v1.FleetService.ListAgents:output_type -> meshkit.admin.v1.ListAgentsResponse
+	31, // 89: meshkit.admin.v1.FleetService.GetAgent:output_type -> meshkit.admin.v1.GetAgentResponse
+	33, // 90: meshkit.admin.v1.FleetService.ForgetAgent:output_type -> meshkit.admin.v1.ForgetAgentResponse
+	35, // 91: meshkit.admin.v1.FleetService.WatchPropagation:output_type -> meshkit.admin.v1.WatchPropagationResponse
+	38, // 92: meshkit.admin.v1.FleetService.ListHubs:output_type -> meshkit.admin.v1.ListHubsResponse
+	47, // 93: meshkit.admin.v1.FleetService.CreateToken:output_type -> meshkit.admin.v1.CreateTokenResponse
+	49, // 94: meshkit.admin.v1.FleetService.ListTokens:output_type -> meshkit.admin.v1.ListTokensResponse
+	52, // 95: meshkit.admin.v1.FleetService.RevokeToken:output_type -> meshkit.admin.v1.RevokeTokenResponse
+	54, // 96: meshkit.admin.v1.TrustService.GetTrust:output_type -> meshkit.admin.v1.GetTrustResponse
+	57, // 97: meshkit.admin.v1.TrustService.RotateHubKey:output_type -> meshkit.admin.v1.RotateHubKeyResponse
+	59, // 98: meshkit.admin.v1.TrustService.DropHubKey:output_type -> meshkit.admin.v1.DropHubKeyResponse
+	61, // 99: meshkit.admin.v1.TrustService.PublishTrust:output_type -> meshkit.admin.v1.PublishTrustResponse
+	41, // 100: meshkit.admin.v1.RingService.TransferLeadership:output_type -> meshkit.admin.v1.TransferLeadershipResponse
+	43, // 101: meshkit.admin.v1.RingService.SetDrained:output_type -> meshkit.admin.v1.SetDrainedResponse
+	45, // 102: meshkit.admin.v1.RingService.HoldBack:output_type -> meshkit.admin.v1.HoldBackResponse
+	79, // [79:103] is the sub-list for method output_type
+	55, // [55:79] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_meshkit_admin_v1_admin_proto_init() }
@@ -4603,9 +4998,9 @@ func file_meshkit_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_admin_v1_admin_proto_rawDesc), len(file_meshkit_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   60,
+			NumMessages:   66,
 			NumExtensions: 0,
-			NumServices:   3,
+			NumServices:   4,
 		},
 		GoTypes:           file_meshkit_admin_v1_admin_proto_goTypes,
 		DependencyIndexes: file_meshkit_admin_v1_admin_proto_depIdxs,
