@@ -91,8 +91,11 @@ type Options struct {
 	// TLS is the hub's own certificate; SaveTLS, if set, keeps a renewed one.
 	TLS     *mtls.Source
 	SaveTLS func() error
-	// Listener serves gRPC; Metrics, if set, serves /metrics, /healthz, /readyz.
+	// Port serves gRPC. Whoever runs several domains on one port runs it; nil: the
+	// hub runs one of its own on Listener.
+	Port     *Port
 	Listener net.Listener
+	// Metrics, if set, serves /metrics, /healthz, /readyz.
 	Metrics  net.Listener
 	Registry *observe.Registry
 	Logger   *slog.Logger
@@ -121,6 +124,7 @@ type Hub struct {
 	views    *views.Set
 	streams  *distribution.Server
 	front    *front
+	ownPort  bool
 	forward  *forward.Forwarder
 	peers    *peers.Set
 	stopping chan struct{}
@@ -140,8 +144,12 @@ func New(opt Options) (*Hub, error) {
 	if opt.Drain == 0 {
 		opt.Drain = 2 * time.Second
 	}
+	ownPort := opt.Port == nil
+	if ownPort {
+		opt.Port = NewPort(opt.Listener, opt.Logger)
+	}
 	if opt.Advertise == "" {
-		opt.Advertise = opt.Listener.Addr().String()
+		opt.Advertise = opt.Port.Addr().String()
 	}
 	id, err := identity.New(opt.Domain, identity.Hub, opt.Name)
 	if err != nil {
@@ -150,14 +158,16 @@ func New(opt Options) (*Hub, error) {
 	if opt.TLS.ID() != id {
 		return nil, fault.New(fault.CodeConfig, "the hub's certificate is for %s, and the configuration says %s", opt.TLS.ID(), id)
 	}
-	h := &Hub{opt: opt, log: opt.Logger, started: time.Now(), health: observe.NewHealth(), stopping: make(chan struct{})}
+	h := &Hub{opt: opt, log: opt.Logger, started: time.Now(), health: observe.NewHealth(), stopping: make(chan struct{}), ownPort: ownPort}
 	h.assemble(id)
 	dist := h.opt.Distribution
 	dist.Backend, dist.Hubs, dist.Logger = h.views, h.otherHubs, opt.Logger
 	if h.streams, err = distribution.NewServer(dist); err != nil {
 		return nil, err
 	}
-	h.front = newFront(mtls.ServerConfig(opt.TLS, mtls.ServerOptions{OptionalClient: true, Grace: opt.CertificateGrace}), h.known(), h.nodes(), h.strangers())
+	names := []string{mtls.DomainServerName(opt.Domain), mtls.PinServerName(opt.Authority.Pin())}
+	h.front = newFront(opt.Port, names, mtls.ServerConfig(opt.TLS, mtls.ServerOptions{OptionalClient: true, Grace: opt.CertificateGrace}), h.known(), h.nodes(), h.strangers())
+	opt.Port.add(h.front)
 	h.observe(dist.Metrics)
 	return h, nil
 }
@@ -342,7 +352,7 @@ func (h *Hub) Addresses() (listen, metrics string) {
 	if h.opt.Metrics != nil {
 		metrics = h.opt.Metrics.Addr().String()
 	}
-	return h.opt.Listener.Addr().String(), metrics
+	return h.opt.Port.Addr().String(), metrics
 }
 
 // Run serves until ctx ends or a part fails. When ctx ends, it tells streams to
@@ -358,7 +368,10 @@ func (h *Hub) Run(ctx context.Context) error {
 	h.serving.Store(true)
 
 	serve := run.New(core.Context())
-	serve.Go("connections", func(context.Context) error { return h.front.serve(h.opt.Listener, h.log) })
+	serve.Go("connections", func(context.Context) error { return h.front.serve() })
+	if h.ownPort {
+		serve.Go("port", func(context.Context) error { return h.opt.Port.Run() })
+	}
 	var web *http.Server
 	if h.opt.Metrics != nil {
 		web = h.webServer()
@@ -391,6 +404,10 @@ func (h *Hub) shutdown(web *http.Server) {
 		h.log.Warn("streams cut that did not leave in time", "err", err)
 	}
 	h.streams.Close()
+	h.opt.Port.remove(h.front)
+	if h.ownPort {
+		h.opt.Port.Close()
+	}
 	h.front.close(time.Second)
 	h.peers.Close()
 	if web != nil {
