@@ -44,6 +44,7 @@ type Client struct {
 	fleet     adminv1.FleetServiceClient
 	trust     adminv1.TrustServiceClient
 	ring      adminv1.RingServiceClient
+	domains   adminv1.DomainServiceClient
 	identity  identityv1.IdentityServiceClient
 	policy    backoff.Policy
 }
@@ -58,6 +59,7 @@ func New(hub string, conn grpc.ClientConnInterface) *Client {
 		fleet:     adminv1.NewFleetServiceClient(conn),
 		trust:     adminv1.NewTrustServiceClient(conn),
 		ring:      adminv1.NewRingServiceClient(conn),
+		domains:   adminv1.NewDomainServiceClient(conn),
 		identity:  identityv1.NewIdentityServiceClient(conn),
 	}
 }

@@ -15,3 +15,8 @@ func (c *Client) TransferLeadership(ctx context.Context, to, requestID string) (
 func (c *Client) SetDrained(ctx context.Context, hub string, drained bool, requestID string) (*adminv1.SetDrainedResponse, error) {
 	return call(ctx, c, keyed, c.ring.SetDrained, &adminv1.SetDrainedRequest{Hub: hub, Drained: drained, RequestId: requestID})
 }
+
+// CreateDomain makes a domain on the hubs of this one; req.RequestId must be set.
+func (c *Client) CreateDomain(ctx context.Context, req *adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error) {
+	return call(ctx, c, keyed, c.domains.CreateDomain, req)
+}

@@ -88,6 +88,8 @@ type Options struct {
 	HubCA      ca.Driver
 	HubCAChain [][]byte
 	StoreURL   string
+	// Host makes and serves further domains in this process; nil: it does not.
+	Host admin.DomainHost
 	// TLS is the hub's own certificate; SaveTLS, if set, keeps a renewed one.
 	TLS     *mtls.Source
 	SaveTLS func() error
@@ -210,14 +212,19 @@ func (h *Hub) known() *grpc.Server {
 	opts = append(opts, grpc.ChainUnaryInterceptor(h.forward.Accept))
 	opts = append(append(opts, guard.Options()...), barriers{h.replica}.options()...)
 	s := grpc.NewServer(append(opts, grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}))...)
-	admin.Register(s, admin.Options{
-		Domain: h.opt.Domain, Hub: h.opt.Name, Build: version.String(), Store: h.opt.StoreName, Started: h.started,
-		Replica: h.replica, Views: h.views, Fleet: h.fleet, Keys: h.keys, CAPin: h.opt.Authority.Pin(),
-		Peers: h.peers, Address: func() string { return h.opt.Advertise }, Limits: limits, Stopping: h.stopping, CertificateGrace: h.opt.CertificateGrace,
-	})
+	admin.Register(s, h.adminOptions())
 	controlv1.RegisterControlServiceServer(s, lazyStreams{hub: h})
 	identityv1.RegisterIdentityServiceServer(s, h.joinService())
 	return s
+}
+
+func (h *Hub) adminOptions() admin.Options {
+	return admin.Options{
+		Domain: h.opt.Domain, Hub: h.opt.Name, Build: version.String(), Store: h.opt.StoreName, Started: h.started,
+		Replica: h.replica, Views: h.views, Fleet: h.fleet, Keys: h.keys, CAPin: h.opt.Authority.Pin(), Host: h.opt.Host,
+		Peers: h.peers, Address: func() string { return h.opt.Advertise }, Limits: resource.DefaultLimits(), Stopping: h.stopping,
+		CertificateGrace: h.opt.CertificateGrace,
+	}
 }
 
 // nodes is the server for nodes: a stream, and renewal. What else they call is

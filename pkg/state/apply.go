@@ -103,6 +103,8 @@ func (st *step) fold() error {
 		return decode(st, st.hubJoined)
 	case KindHubDrained:
 		return decode(st, st.hubDrained)
+	case KindDomainHosted:
+		return decode(st, func(m *logv1.DomainHosted) error { return st.remember(m.GetFingerprint()) })
 	case KindLeadershipTransferred:
 		return decode(st, st.leadershipTransferred)
 	case KindNodeForgotten:

@@ -67,6 +67,7 @@ const (
 	KindNodeJoined        = "NodeJoined"
 	KindHubJoined         = "HubJoined"
 	KindHubDrained        = "HubDrained"
+	KindDomainHosted      = "DomainHosted"
 	KindNodeForgotten     = "NodeForgotten"
 	KindCertificateIssued = "CertificateIssued"
 	KindTrustUpdated      = "TrustUpdated"

@@ -273,3 +273,70 @@ func TestLeadershipAndStreamsGoWhereTheyAreSent(t *testing.T) {
 		t.Errorf("%s leads", leader.Name)
 	}
 }
+
+// domainRow is what the tests read of `get domains -o json`.
+type domainRow struct {
+	Domain     string `json:"domain"`
+	Leader     string `json:"leader"`
+	Digest     string `json:"digest"`
+	AlsoServed []struct {
+		Domain, Leader, Problem string
+	} `json:"alsoServed"`
+}
+
+// TestOneRingServesSeveralDomains makes two more domains on a ring: each has agents,
+// operators and a leader of its own, also after the hubs were restarted.
+func TestOneRingServesSeveralDomains(t *testing.T) {
+	c := harness.New(t)
+	ring := newRing(t, c)
+	in := func(domain string, args ...string) []string { return append([]string{"--context", domain}, args...) }
+	for _, domain := range []string{"eu-central", "eu-north"} {
+		c.Ctl("domain", "create", domain)
+		wantRefused(t, c.Run("meshctl", "domain", "create", domain, "--out", c.Path("again-"+domain)), 1, fault.CodeDomainExists)
+	}
+	// A domain that is hosted hosts none.
+	wantRefused(t, c.Run("meshctl", in("eu-north", "domain", "create", "eu-south", "--out", c.Path("south"))...), 65, fault.CodeNoDomainHost)
+
+	// An agent joins by pin at the same address, through a hub that adopted the domain.
+	var token struct{ Token, CaPin string }
+	c.JSON(&token, in("eu-central", "token", "create")...)
+	data := c.Path("central-node")
+	c.Must("meshagent", "join", "--hub", ring[2].Address, "--token", token.Token, "--ca-pin", token.CaPin, "--node", "n1", "--data", data)
+	c.Start("central-node", "meshagent", "run", "--config", filepath.Join(data, "meshagent.yaml"))
+	mesh := exampleMesh(t, c)
+	if r := c.Run("meshctl", in("eu-central", "apply", "-f", mesh, "--wait")...); r.Code != 0 || !strings.Contains(r.Stderr, "active on 1 of 1 agent") {
+		t.Fatalf("apply in a domain that was made: exit %d\n%s", r.Code, r.Stderr)
+	}
+	if r := c.Run("meshctl", "get", "routes", "-o", "name"); r.Code != 0 || strings.Contains(r.Stdout, "checkout") {
+		t.Errorf("a route of eu-central is in eu-west: %s%s", r.Stdout, r.Stderr)
+	}
+	// Operators of one domain are strangers in the other.
+	central := c.Path("eu-central")
+	r := c.Run("meshctl", "get", "routes", "--hub", ring[0].Address, "--ca-file", filepath.Join(ring[0].Admin, "ca.pem"),
+		"--cert-file", filepath.Join(central, "admin.pem"), "--key-file", filepath.Join(central, "admin.key"))
+	if r.Code == 0 {
+		t.Errorf("an operator of eu-central reads eu-west: %s", r.Stdout)
+	}
+
+	// Three domains on three hubs end up with three leaders, also after one was away.
+	spread := func() (bool, error) {
+		leaders := make(map[string]bool)
+		var d domainRow
+		c.JSON(&d, "get", "domains")
+		leaders[d.Leader] = true
+		for _, other := range d.AlsoServed {
+			leaders[other.Leader] = other.Problem == ""
+		}
+		delete(leaders, "")
+		return len(d.AlsoServed) == 2 && len(leaders) == 3, nil
+	}
+	if err := harness.Poll(harness.Patience, spread); err != nil {
+		t.Fatalf("leadership is not spread:\n%s", c.Ctl("get", "domains", "-o", "wide"))
+	}
+	ring[2].Kill()
+	ring[2].Start()
+	if err := harness.Poll(2*harness.Patience, spread); err != nil {
+		t.Fatalf("leadership is not spread after a restart:\n%s", c.Ctl("get", "domains", "-o", "wide"))
+	}
+	c.JSON(&token, in("eu-north", "token", "create")...)
+}

@@ -16,10 +16,11 @@ import (
 func NewDomain(app *cliutil.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "domain",
-		Short: "Move a domain's leadership",
-		Long:  `The domain is shown with "meshctl get domains" and "meshctl describe domain"; here its leadership is moved between hubs.`,
+		Short: "Make domains and move their leadership",
+		Long: `Domains are shown with "meshctl get domains" and "meshctl describe domain"; here they are made, and their leadership is moved
+between hubs.`,
 	}
-	cmd.AddCommand(newTransfer(app))
+	cmd.AddCommand(newCreate(app), newTransfer(app))
 	return cmd
 }
 

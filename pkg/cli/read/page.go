@@ -177,5 +177,10 @@ func (o *describeOptions) domain(ctx context.Context, c *client.Client) (*page, 
 	p.field("Digest", d.GetDigest())
 	p.field("Store", strings.TrimSpace(d.GetStore()+", "+orElse(d.GetStoreHealth(), "health not reported")))
 	p.field("Build", d.GetBuild())
+	var also []string
+	for _, o := range d.GetAlsoServed() {
+		also = append(also, strings.TrimSpace(fmt.Sprintf("%s, led by %s in term %d, %d streams here %s", o.GetDomain(), orElse(o.GetLeader(), "nobody"), o.GetTerm(), o.GetStreams(), o.GetProblem())))
+	}
+	p.list("Also served by this hub", also)
 	return p, nil
 }

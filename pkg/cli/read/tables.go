@@ -272,6 +272,14 @@ func (t tables) domain(d *adminv1.GetDomainResponse) *cliutil.Listing {
 			fmt.Sprintf("%d/%d well", d.GetHubsWell(), d.GetHubs()), d.GetDigest(), d.GetHub(), d.GetBuild())
 	}
 	l.Table.Add(row...)
+	for _, o := range d.GetAlsoServed() {
+		health := orElse(o.GetProblem(), "ok")
+		row := []string{o.GetDomain(), o.GetLeader(), "", "", fmt.Sprintf("%d on this hub", o.GetStreams()), "", strings.TrimSpace(o.GetStore() + " " + health)}
+		if t.wide {
+			row = append(row, strconv.FormatUint(o.GetTerm(), 10), strconv.FormatUint(o.GetSeq(), 10), "", "", "", d.GetHub(), d.GetBuild())
+		}
+		l.Table.Add(row...)
+	}
 	l.Items = append(l.Items, cliutil.ProtoJSON(d))
 	l.Names = append(l.Names, "domain/"+d.GetDomain())
 	return l

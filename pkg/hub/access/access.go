@@ -68,6 +68,8 @@ var methods = map[string]who{
 	"/meshkit.admin.v1.TrustService/PublishTrust":     operator,
 	"/meshkit.admin.v1.RingService/SetDrained":        operator,
 	"/meshkit.admin.v1.RingService/HoldBack":          hub,
+	"/meshkit.admin.v1.DomainService/CreateDomain":    operator,
+	"/meshkit.admin.v1.DomainService/AdoptDomain":     hub,
 	"/meshkit.control.v1.ControlService/Stream":       node,
 
 	"/meshkit.admin.v1.RingService/TransferLeadership": operator,

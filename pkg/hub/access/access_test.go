@@ -19,7 +19,7 @@ import (
 func TestEveryMethodHasALineAndEveryLineAMethod(t *testing.T) {
 	var all []string
 	for _, d := range []grpc.ServiceDesc{
-		adminv1.ResourceService_ServiceDesc, adminv1.FleetService_ServiceDesc, adminv1.TrustService_ServiceDesc, adminv1.RingService_ServiceDesc,
+		adminv1.ResourceService_ServiceDesc, adminv1.FleetService_ServiceDesc, adminv1.TrustService_ServiceDesc, adminv1.RingService_ServiceDesc, adminv1.DomainService_ServiceDesc,
 		controlv1.ControlService_ServiceDesc, identityv1.IdentityService_ServiceDesc,
 	} {
 		for _, m := range d.Methods {

@@ -31,6 +31,9 @@ type Fleet struct {
 	shown *shown
 }
 
+// NewFleet makes the service alone, for the hub's own use.
+func NewFleet(opt Options) *Fleet { return &Fleet{base: &base{Options: opt}, shown: newShown()} }
+
 // GetDomain implements adminv1.FleetServiceServer.
 func (s *Fleet) GetDomain(ctx context.Context, _ *adminv1.GetDomainRequest) (*adminv1.GetDomainResponse, error) {
 	cur, err := s.current()
@@ -66,7 +69,12 @@ func (s *Fleet) GetDomain(ctx context.Context, _ *adminv1.GetDomainRequest) (*ad
 		}
 	}
 	root := cur.State.Trie().Root()
+	var also []*adminv1.ServedDomain
+	if s.Host != nil {
+		also = s.Host.List()
+	}
 	return &adminv1.GetDomainResponse{
+		AlsoServed: also,
 		Term: cur.State.Leader().GetLastTerm(), Hubs: uint64(len(hubs.GetHubs())), HubsWell: well, Lag: lag,
 		Domain: s.Domain, Hub: s.Hub, Leader: leader, Epoch: cur.State.ConfigEpoch(), Seq: cur.State.Seq(), ConfigSeq: cur.State.ConfigSeq(),
 		Resources: uint64(cur.State.Len()), Agents: uint64(cur.State.NodeCount()), AgentsConnected: connected,

@@ -32,6 +32,9 @@ const (
 	handOver = 5 * time.Second
 )
 
+// NewRing makes the service alone, for the hub's own use.
+func NewRing(opt Options) *Ring { return &Ring{base: &base{Options: opt}} }
+
 // HoldBack implements adminv1.RingServiceServer.
 func (s *Ring) HoldBack(_ context.Context, in *adminv1.HoldBackRequest) (*adminv1.HoldBackResponse, error) {
 	d := in.GetFor().AsDuration()

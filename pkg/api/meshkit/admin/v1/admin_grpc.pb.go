@@ -1252,3 +1252,155 @@ var RingService_ServiceDesc = grpc.ServiceDesc{
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "meshkit/admin/v1/admin.proto",
 }
+
+const (
+	DomainService_CreateDomain_FullMethodName = "/meshkit.admin.v1.DomainService/CreateDomain"
+	DomainService_AdoptDomain_FullMethodName  = "/meshkit.admin.v1.DomainService/AdoptDomain"
+)
+
+// DomainServiceClient is the client API for DomainService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// DomainService makes further domains on the hubs of this one. They share ports and
+// store with it and nothing else: keys, CA, log, epochs and operators are their own.
+type DomainServiceClient interface {
+	// CreateDomain makes a domain on the leader and has the other hubs join it. The
+	// caller becomes its first operator.
+	CreateDomain(ctx context.Context, in *CreateDomainRequest, opts ...grpc.CallOption) (*CreateDomainResponse, error)
+	// AdoptDomain is for hubs: the one that is asked joins a domain and serves it.
+	AdoptDomain(ctx context.Context, in *AdoptDomainRequest, opts ...grpc.CallOption) (*AdoptDomainResponse, error)
+}
+
+type domainServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewDomainServiceClient(cc grpc.ClientConnInterface) DomainServiceClient {
+	return &domainServiceClient{cc}
+}
+
+func (c *domainServiceClient) CreateDomain(ctx context.Context, in *CreateDomainRequest, opts ...grpc.CallOption) (*CreateDomainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateDomainResponse)
+	err := c.cc.Invoke(ctx, DomainService_CreateDomain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *domainServiceClient) AdoptDomain(ctx context.Context, in *AdoptDomainRequest, opts ...grpc.CallOption) (*AdoptDomainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdoptDomainResponse)
+	err := c.cc.Invoke(ctx, DomainService_AdoptDomain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// DomainServiceServer is the server API for DomainService service.
+// All implementations must embed UnimplementedDomainServiceServer
+// for forward compatibility.
+//
+// DomainService makes further domains on the hubs of this one. They share ports and
+// store with it and nothing else: keys, CA, log, epochs and operators are their own.
+type DomainServiceServer interface {
+	// CreateDomain makes a domain on the leader and has the other hubs join it. The
+	// caller becomes its first operator.
+	CreateDomain(context.Context, *CreateDomainRequest) (*CreateDomainResponse, error)
+	// AdoptDomain is for hubs: the one that is asked joins a domain and serves it.
+	AdoptDomain(context.Context, *AdoptDomainRequest) (*AdoptDomainResponse, error)
+	mustEmbedUnimplementedDomainServiceServer()
+}
+
+// UnimplementedDomainServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedDomainServiceServer struct{}
+
+func (UnimplementedDomainServiceServer) CreateDomain(context.Context, *CreateDomainRequest) (*CreateDomainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateDomain not implemented")
+}
+func (UnimplementedDomainServiceServer) AdoptDomain(context.Context, *AdoptDomainRequest) (*AdoptDomainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AdoptDomain not implemented")
+}
+func (UnimplementedDomainServiceServer) mustEmbedUnimplementedDomainServiceServer() {}
+func (UnimplementedDomainServiceServer) testEmbeddedByValue()                       {}
+
+// UnsafeDomainServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to DomainServiceServer will
+// result in compilation errors.
+type UnsafeDomainServiceServer interface {
+	mustEmbedUnimplementedDomainServiceServer()
+}
+
+func RegisterDomainServiceServer(s grpc.ServiceRegistrar, srv DomainServiceServer) {
+	// If the following call panics, it indicates UnimplementedDomainServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&DomainService_ServiceDesc, srv)
+}
+
+func _DomainService_CreateDomain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateDomainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DomainServiceServer).CreateDomain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DomainService_CreateDomain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DomainServiceServer).CreateDomain(ctx, req.(*CreateDomainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DomainService_AdoptDomain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdoptDomainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DomainServiceServer).AdoptDomain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DomainService_AdoptDomain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DomainServiceServer).AdoptDomain(ctx, req.(*AdoptDomainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// DomainService_ServiceDesc is the grpc.ServiceDesc for DomainService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var DomainService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "meshkit.admin.v1.DomainService",
+	HandlerType: (*DomainServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "CreateDomain",
+			Handler:    _DomainService_CreateDomain_Handler,
+		},
+		{
+			MethodName: "AdoptDomain",
+			Handler:    _DomainService_AdoptDomain_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "meshkit/admin/v1/admin.proto",
+}

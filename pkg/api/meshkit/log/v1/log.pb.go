@@ -821,6 +821,68 @@ func (x *LeadershipTransferred) GetFingerprint() []byte {
 	return nil
 }
 
+// DomainHosted records who had a domain made on the hubs of this one.
+type DomainHosted struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Domain string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	CaPin  string                 `protobuf:"bytes,2,opt,name=ca_pin,json=caPin,proto3" json:"ca_pin,omitempty"`
+	// As in ChangeSet.
+	Fingerprint   []byte `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DomainHosted) Reset() {
+	*x = DomainHosted{}
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DomainHosted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DomainHosted) ProtoMessage() {}
+
+func (x *DomainHosted) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DomainHosted.ProtoReflect.Descriptor instead.
+func (*DomainHosted) Descriptor() ([]byte, []int) {
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DomainHosted) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *DomainHosted) GetCaPin() string {
+	if x != nil {
+		return x.CaPin
+	}
+	return ""
+}
+
+func (x *DomainHosted) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
 // NodeJoined spends one use of a token and binds labels to a node name.
 type NodeJoined struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -836,7 +898,7 @@ type NodeJoined struct {
 
 func (x *NodeJoined) Reset() {
 	*x = NodeJoined{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +910,7 @@ func (x *NodeJoined) String() string {
 func (*NodeJoined) ProtoMessage() {}
 
 func (x *NodeJoined) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +923,7 @@ func (x *NodeJoined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeJoined.ProtoReflect.Descriptor instead.
 func (*NodeJoined) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodeJoined) GetNode() string {
@@ -909,7 +971,7 @@ type NodeForgotten struct {
 
 func (x *NodeForgotten) Reset() {
 	*x = NodeForgotten{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -921,7 +983,7 @@ func (x *NodeForgotten) String() string {
 func (*NodeForgotten) ProtoMessage() {}
 
 func (x *NodeForgotten) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -934,7 +996,7 @@ func (x *NodeForgotten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeForgotten.ProtoReflect.Descriptor instead.
 func (*NodeForgotten) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NodeForgotten) GetNode() string {
@@ -970,7 +1032,7 @@ type CertificateIssued struct {
 
 func (x *CertificateIssued) Reset() {
 	*x = CertificateIssued{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1044,7 @@ func (x *CertificateIssued) String() string {
 func (*CertificateIssued) ProtoMessage() {}
 
 func (x *CertificateIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1057,7 @@ func (x *CertificateIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateIssued.ProtoReflect.Descriptor instead.
 func (*CertificateIssued) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CertificateIssued) GetIdentity() string {
@@ -1062,7 +1124,7 @@ type TrustUpdated struct {
 
 func (x *TrustUpdated) Reset() {
 	*x = TrustUpdated{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1136,7 @@ func (x *TrustUpdated) String() string {
 func (*TrustUpdated) ProtoMessage() {}
 
 func (x *TrustUpdated) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1149,7 @@ func (x *TrustUpdated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustUpdated.ProtoReflect.Descriptor instead.
 func (*TrustUpdated) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TrustUpdated) GetRoots() [][]byte {
@@ -1147,7 +1209,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1221,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1234,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -1345,7 +1407,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1419,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1432,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1486,7 +1548,7 @@ type ResourceState struct {
 
 func (x *ResourceState) Reset() {
 	*x = ResourceState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1560,7 @@ func (x *ResourceState) String() string {
 func (*ResourceState) ProtoMessage() {}
 
 func (x *ResourceState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1573,7 @@ func (x *ResourceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceState.ProtoReflect.Descriptor instead.
 func (*ResourceState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResourceState) GetKind() string {
@@ -1605,7 +1667,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1679,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1692,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Revision) GetKind() string {
@@ -1718,7 +1780,7 @@ type ChangeRecord struct {
 
 func (x *ChangeRecord) Reset() {
 	*x = ChangeRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +1792,7 @@ func (x *ChangeRecord) String() string {
 func (*ChangeRecord) ProtoMessage() {}
 
 func (x *ChangeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +1805,7 @@ func (x *ChangeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRecord.ProtoReflect.Descriptor instead.
 func (*ChangeRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ChangeRecord) GetSeq() uint64 {
@@ -1843,7 +1905,7 @@ type TokenState struct {
 
 func (x *TokenState) Reset() {
 	*x = TokenState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +1917,7 @@ func (x *TokenState) String() string {
 func (*TokenState) ProtoMessage() {}
 
 func (x *TokenState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +1930,7 @@ func (x *TokenState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenState.ProtoReflect.Descriptor instead.
 func (*TokenState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TokenState) GetToken() *TokenCreated {
@@ -1929,7 +1991,7 @@ type NodeState struct {
 
 func (x *NodeState) Reset() {
 	*x = NodeState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2003,7 @@ func (x *NodeState) String() string {
 func (*NodeState) ProtoMessage() {}
 
 func (x *NodeState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2016,7 @@ func (x *NodeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
 func (*NodeState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{20}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *NodeState) GetNode() string {
@@ -2029,7 +2091,7 @@ type HubState struct {
 
 func (x *HubState) Reset() {
 	*x = HubState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2103,7 @@ func (x *HubState) String() string {
 func (*HubState) ProtoMessage() {}
 
 func (x *HubState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2116,7 @@ func (x *HubState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubState.ProtoReflect.Descriptor instead.
 func (*HubState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{21}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HubState) GetHub() string {
@@ -2106,7 +2168,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2180,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2193,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{22}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RequestRecord) GetRequestId() string {
@@ -2226,6 +2288,10 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"\x15LeadershipTransferred\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12 \n" +
+	"\vfingerprint\x18\x03 \x01(\fR\vfingerprint\"_\n" +
+	"\fDomainHosted\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x15\n" +
+	"\x06ca_pin\x18\x02 \x01(\tR\x05caPin\x12 \n" +
 	"\vfingerprint\x18\x03 \x01(\fR\vfingerprint\"\x9d\x02\n" +
 	"\n" +
 	"NodeJoined\x12\x12\n" +
@@ -2370,7 +2436,7 @@ func file_meshkit_log_v1_log_proto_rawDescGZIP() []byte {
 	return file_meshkit_log_v1_log_proto_rawDescData
 }
 
-var file_meshkit_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_meshkit_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_meshkit_log_v1_log_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: meshkit.log.v1.Entry
 	(*DomainCreated)(nil),         // 1: meshkit.log.v1.DomainCreated
@@ -2382,54 +2448,55 @@ var file_meshkit_log_v1_log_proto_goTypes = []any{
 	(*HubJoined)(nil),             // 7: meshkit.log.v1.HubJoined
 	(*HubDrained)(nil),            // 8: meshkit.log.v1.HubDrained
 	(*LeadershipTransferred)(nil), // 9: meshkit.log.v1.LeadershipTransferred
-	(*NodeJoined)(nil),            // 10: meshkit.log.v1.NodeJoined
-	(*NodeForgotten)(nil),         // 11: meshkit.log.v1.NodeForgotten
-	(*CertificateIssued)(nil),     // 12: meshkit.log.v1.CertificateIssued
-	(*TrustUpdated)(nil),          // 13: meshkit.log.v1.TrustUpdated
-	(*SnapshotRecord)(nil),        // 14: meshkit.log.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),        // 15: meshkit.log.v1.SnapshotHeader
-	(*ResourceState)(nil),         // 16: meshkit.log.v1.ResourceState
-	(*Revision)(nil),              // 17: meshkit.log.v1.Revision
-	(*ChangeRecord)(nil),          // 18: meshkit.log.v1.ChangeRecord
-	(*TokenState)(nil),            // 19: meshkit.log.v1.TokenState
-	(*NodeState)(nil),             // 20: meshkit.log.v1.NodeState
-	(*HubState)(nil),              // 21: meshkit.log.v1.HubState
-	(*RequestRecord)(nil),         // 22: meshkit.log.v1.RequestRecord
-	nil,                           // 23: meshkit.log.v1.TokenCreated.LabelsEntry
-	nil,                           // 24: meshkit.log.v1.NodeJoined.LabelsEntry
-	nil,                           // 25: meshkit.log.v1.NodeState.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*DomainHosted)(nil),          // 10: meshkit.log.v1.DomainHosted
+	(*NodeJoined)(nil),            // 11: meshkit.log.v1.NodeJoined
+	(*NodeForgotten)(nil),         // 12: meshkit.log.v1.NodeForgotten
+	(*CertificateIssued)(nil),     // 13: meshkit.log.v1.CertificateIssued
+	(*TrustUpdated)(nil),          // 14: meshkit.log.v1.TrustUpdated
+	(*SnapshotRecord)(nil),        // 15: meshkit.log.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),        // 16: meshkit.log.v1.SnapshotHeader
+	(*ResourceState)(nil),         // 17: meshkit.log.v1.ResourceState
+	(*Revision)(nil),              // 18: meshkit.log.v1.Revision
+	(*ChangeRecord)(nil),          // 19: meshkit.log.v1.ChangeRecord
+	(*TokenState)(nil),            // 20: meshkit.log.v1.TokenState
+	(*NodeState)(nil),             // 21: meshkit.log.v1.NodeState
+	(*HubState)(nil),              // 22: meshkit.log.v1.HubState
+	(*RequestRecord)(nil),         // 23: meshkit.log.v1.RequestRecord
+	nil,                           // 24: meshkit.log.v1.TokenCreated.LabelsEntry
+	nil,                           // 25: meshkit.log.v1.NodeJoined.LabelsEntry
+	nil,                           // 26: meshkit.log.v1.NodeState.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
 }
 var file_meshkit_log_v1_log_proto_depIdxs = []int32{
-	26, // 0: meshkit.log.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	27, // 0: meshkit.log.v1.Entry.time:type_name -> google.protobuf.Timestamp
 	4,  // 1: meshkit.log.v1.ChangeSet.writes:type_name -> meshkit.log.v1.ResourceWrite
-	23, // 2: meshkit.log.v1.TokenCreated.labels:type_name -> meshkit.log.v1.TokenCreated.LabelsEntry
-	26, // 3: meshkit.log.v1.TokenCreated.expires_at:type_name -> google.protobuf.Timestamp
-	12, // 4: meshkit.log.v1.HubJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	12, // 5: meshkit.log.v1.HubJoined.issuer:type_name -> meshkit.log.v1.CertificateIssued
-	24, // 6: meshkit.log.v1.NodeJoined.labels:type_name -> meshkit.log.v1.NodeJoined.LabelsEntry
-	12, // 7: meshkit.log.v1.NodeJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	26, // 8: meshkit.log.v1.CertificateIssued.not_before:type_name -> google.protobuf.Timestamp
-	26, // 9: meshkit.log.v1.CertificateIssued.not_after:type_name -> google.protobuf.Timestamp
-	15, // 10: meshkit.log.v1.SnapshotRecord.header:type_name -> meshkit.log.v1.SnapshotHeader
-	16, // 11: meshkit.log.v1.SnapshotRecord.resource:type_name -> meshkit.log.v1.ResourceState
-	17, // 12: meshkit.log.v1.SnapshotRecord.revision:type_name -> meshkit.log.v1.Revision
-	18, // 13: meshkit.log.v1.SnapshotRecord.change:type_name -> meshkit.log.v1.ChangeRecord
-	19, // 14: meshkit.log.v1.SnapshotRecord.token:type_name -> meshkit.log.v1.TokenState
-	20, // 15: meshkit.log.v1.SnapshotRecord.node:type_name -> meshkit.log.v1.NodeState
-	12, // 16: meshkit.log.v1.SnapshotRecord.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	22, // 17: meshkit.log.v1.SnapshotRecord.request:type_name -> meshkit.log.v1.RequestRecord
-	21, // 18: meshkit.log.v1.SnapshotRecord.hub:type_name -> meshkit.log.v1.HubState
-	26, // 19: meshkit.log.v1.SnapshotHeader.time:type_name -> google.protobuf.Timestamp
-	26, // 20: meshkit.log.v1.ResourceState.created_at:type_name -> google.protobuf.Timestamp
-	26, // 21: meshkit.log.v1.ResourceState.updated_at:type_name -> google.protobuf.Timestamp
-	26, // 22: meshkit.log.v1.ChangeRecord.time:type_name -> google.protobuf.Timestamp
+	24, // 2: meshkit.log.v1.TokenCreated.labels:type_name -> meshkit.log.v1.TokenCreated.LabelsEntry
+	27, // 3: meshkit.log.v1.TokenCreated.expires_at:type_name -> google.protobuf.Timestamp
+	13, // 4: meshkit.log.v1.HubJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	13, // 5: meshkit.log.v1.HubJoined.issuer:type_name -> meshkit.log.v1.CertificateIssued
+	25, // 6: meshkit.log.v1.NodeJoined.labels:type_name -> meshkit.log.v1.NodeJoined.LabelsEntry
+	13, // 7: meshkit.log.v1.NodeJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	27, // 8: meshkit.log.v1.CertificateIssued.not_before:type_name -> google.protobuf.Timestamp
+	27, // 9: meshkit.log.v1.CertificateIssued.not_after:type_name -> google.protobuf.Timestamp
+	16, // 10: meshkit.log.v1.SnapshotRecord.header:type_name -> meshkit.log.v1.SnapshotHeader
+	17, // 11: meshkit.log.v1.SnapshotRecord.resource:type_name -> meshkit.log.v1.ResourceState
+	18, // 12: meshkit.log.v1.SnapshotRecord.revision:type_name -> meshkit.log.v1.Revision
+	19, // 13: meshkit.log.v1.SnapshotRecord.change:type_name -> meshkit.log.v1.ChangeRecord
+	20, // 14: meshkit.log.v1.SnapshotRecord.token:type_name -> meshkit.log.v1.TokenState
+	21, // 15: meshkit.log.v1.SnapshotRecord.node:type_name -> meshkit.log.v1.NodeState
+	13, // 16: meshkit.log.v1.SnapshotRecord.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	23, // 17: meshkit.log.v1.SnapshotRecord.request:type_name -> meshkit.log.v1.RequestRecord
+	22, // 18: meshkit.log.v1.SnapshotRecord.hub:type_name -> meshkit.log.v1.HubState
+	27, // 19: meshkit.log.v1.SnapshotHeader.time:type_name -> google.protobuf.Timestamp
+	27, // 20: meshkit.log.v1.ResourceState.created_at:type_name -> google.protobuf.Timestamp
+	27, // 21: meshkit.log.v1.ResourceState.updated_at:type_name -> google.protobuf.Timestamp
+	27, // 22: meshkit.log.v1.ChangeRecord.time:type_name -> google.protobuf.Timestamp
 	5,  // 23: meshkit.log.v1.TokenState.token:type_name -> meshkit.log.v1.TokenCreated
-	26, // 24: meshkit.log.v1.TokenState.created_at:type_name -> google.protobuf.Timestamp
-	25, // 25: meshkit.log.v1.NodeState.labels:type_name -> meshkit.log.v1.NodeState.LabelsEntry
-	26, // 26: meshkit.log.v1.NodeState.joined_at:type_name -> google.protobuf.Timestamp
-	12, // 27: meshkit.log.v1.NodeState.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	26, // 28: meshkit.log.v1.NodeState.valid_from:type_name -> google.protobuf.Timestamp
+	27, // 24: meshkit.log.v1.TokenState.created_at:type_name -> google.protobuf.Timestamp
+	26, // 25: meshkit.log.v1.NodeState.labels:type_name -> meshkit.log.v1.NodeState.LabelsEntry
+	27, // 26: meshkit.log.v1.NodeState.joined_at:type_name -> google.protobuf.Timestamp
+	13, // 27: meshkit.log.v1.NodeState.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	27, // 28: meshkit.log.v1.NodeState.valid_from:type_name -> google.protobuf.Timestamp
 	29, // [29:29] is the sub-list for method output_type
 	29, // [29:29] is the sub-list for method input_type
 	29, // [29:29] is the sub-list for extension type_name
@@ -2442,7 +2509,7 @@ func file_meshkit_log_v1_log_proto_init() {
 	if File_meshkit_log_v1_log_proto != nil {
 		return
 	}
-	file_meshkit_log_v1_log_proto_msgTypes[14].OneofWrappers = []any{
+	file_meshkit_log_v1_log_proto_msgTypes[15].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Revision)(nil),
@@ -2459,7 +2526,7 @@ func file_meshkit_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_log_v1_log_proto_rawDesc), len(file_meshkit_log_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
