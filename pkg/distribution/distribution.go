@@ -55,6 +55,9 @@ type Version struct {
 	Trie *digest.Trie
 	// Manifest is the signed manifest, passed on byte for byte.
 	Manifest *trustv1.Envelope
+	// Vouch is a freshness statement for the same content by a key of a newer keyset,
+	// for when the manifest's key has left it; nil: none.
+	Vouch *trustv1.Envelope
 	// Required lists the capabilities that a node needs for it, sorted.
 	Required []string
 	// Traceparent is the W3C trace context of the change, or "".
