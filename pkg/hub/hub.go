@@ -59,6 +59,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
 	"github.com/meshkit/meshkit/pkg/observe"
+	"github.com/meshkit/meshkit/pkg/omnirelay"
 	"github.com/meshkit/meshkit/pkg/resource"
 	"github.com/meshkit/meshkit/pkg/run"
 	"github.com/meshkit/meshkit/pkg/sign"
@@ -125,6 +126,7 @@ type Hub struct {
 	keys     *keyring.Keyring
 	views    *views.Set
 	streams  *distribution.Server
+	relay    *relayed
 	front    *front
 	ownPort  bool
 	forward  *forward.Forwarder
@@ -167,6 +169,7 @@ func New(opt Options) (*Hub, error) {
 	if h.streams, err = distribution.NewServer(dist); err != nil {
 		return nil, err
 	}
+	h.relay = newRelayed(h)
 	names := []string{mtls.DomainServerName(opt.Domain), mtls.PinServerName(opt.Authority.Pin())}
 	h.front = newFront(opt.Port, names, mtls.ServerConfig(opt.TLS, mtls.ServerOptions{OptionalClient: true, Grace: opt.CertificateGrace}), h.known(), h.nodes(), h.strangers())
 	opt.Port.add(h.front)
@@ -215,6 +218,7 @@ func (h *Hub) known() *grpc.Server {
 	admin.Register(s, h.adminOptions())
 	controlv1.RegisterControlServiceServer(s, lazyStreams{hub: h})
 	identityv1.RegisterIdentityServiceServer(s, h.joinService())
+	h.relay.register(s)
 	return s
 }
 
@@ -231,11 +235,12 @@ func (h *Hub) adminOptions() admin.Options {
 // refused by the guard, as a method that they may not call.
 func (h *Hub) nodes() *grpc.Server {
 	guard := &access.Guard{Members: h.state}
-	opts := wire.ServerOptions(wire.ServerConfig{Streams: 8, ReceiveBytes: wire.MaxControlRequest, Logger: h.log})
+	opts := wire.ServerOptions(wire.ServerConfig{Streams: 8, ReceiveBytes: wire.MaxControlRequest, SendBytes: omnirelay.MaxMessage, Logger: h.log})
 	opts = append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}), grpc.UnknownServiceHandler(notForNodes))
 	s := grpc.NewServer(opts...)
 	controlv1.RegisterControlServiceServer(s, lazyStreams{hub: h})
 	identityv1.RegisterIdentityServiceServer(s, h.joinService())
+	h.relay.register(s)
 	return s
 }
 
@@ -372,6 +377,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	core.Go("views", h.views.Run)
 	core.Go("upkeep", h.upkeep)
 	core.Go("drain", h.followDrain)
+	core.Go("leadership", h.relay.tracker.Run)
 	h.serving.Store(true)
 
 	serve := run.New(core.Context())
@@ -405,6 +411,7 @@ func (h *Hub) Run(ctx context.Context) error {
 
 func (h *Hub) shutdown(web *http.Server) {
 	close(h.stopping)
+	h.relay.board.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), h.opt.Drain)
 	defer cancel()
 	if err := h.streams.Drain(ctx, h.otherHubs()); err != nil {

@@ -77,6 +77,10 @@ var methods = map[string]who{
 	"/meshkit.identity.v1.IdentityService/Join":    anyone | node | hub | operator,
 	"/meshkit.identity.v1.IdentityService/JoinHub": anyone | hub | operator,
 	"/meshkit.identity.v1.IdentityService/Renew":   node | operator,
+
+	"/omnirelay.control.ControlPlaneWatch/Watch":                    node,
+	"/omnirelay.control.ControlPlaneWatch/Snapshot":                 node,
+	"/omnirelay.mesh.control.v1.LeadershipControlService/Subscribe": node | operator,
 }
 
 // Guard checks calls. Members gives the newest state, nil while there is none.

@@ -127,7 +127,8 @@ func (f *Fleet) holds(n *node) bool {
 // Collectors gives the fleet's metrics.
 func (f *Fleet) Collectors() []prometheus.Collector { return f.metrics.collectors() }
 
-// Conn is one stream of a node. Its methods are called one at a time.
+// Conn is one stream of a node. Its methods are called one at a time. What happens on
+// a nil Conn is not noted.
 type Conn struct {
 	fleet *Fleet
 	node  string
@@ -170,6 +171,9 @@ func (f *Fleet) Connect(name string, labels map[string]string, address, view str
 // with runs fn on the facts of the connection's node, unless a newer stream took
 // over or the node was forgotten.
 func (c *Conn) with(fn func(n *node)) {
+	if c == nil {
+		return
+	}
 	c.fleet.mu.Lock()
 	defer c.fleet.mu.Unlock()
 	n := c.fleet.nodes[c.node]
