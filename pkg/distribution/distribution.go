@@ -15,9 +15,9 @@
 // Order: (epoch, version), lexicographic. Nothing here ever sends, publishes or
 // applies content below what the other side already has.
 //
-// Feed, Server and Client are safe for concurrent use. The only goroutine that
-// outlives a call is a stream's writer, while it has something to write; Server.Close
-// and the end of Client.Run wait for theirs.
+// Feed, Server and Client are safe for concurrent use. The only goroutines
+// that outlive a call are those that write, while there is something to write;
+// Server.Close and the end of Client.Run wait for theirs.
 package distribution
 
 import (

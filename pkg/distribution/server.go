@@ -118,6 +118,7 @@ type Server struct {
 	admission *admission
 	pacing    *pacing
 	trust     trustFrames
+	senders   senders
 	running   sync.WaitGroup // handlers, each of which waits for its writer
 
 	mu      sync.Mutex // guards all below
@@ -315,6 +316,7 @@ func (s *Server) Close() {
 		st.cut(fault.New(fault.CodeDraining, "this hub stops"))
 	}
 	s.running.Wait()
+	s.senders.wait()
 }
 
 // snapshot lists the open streams. s.mu is held.

@@ -235,7 +235,7 @@ func (h *Hub) adminOptions() admin.Options {
 // refused by the guard, as a method that they may not call.
 func (h *Hub) nodes() *grpc.Server {
 	guard := &access.Guard{Members: h.state}
-	opts := wire.ServerOptions(wire.ServerConfig{Streams: 8, ReceiveBytes: wire.MaxControlRequest, SendBytes: omnirelay.MaxMessage, Logger: h.log})
+	opts := wire.ServerOptions(wire.ServerConfig{Streams: 8, ReceiveBytes: wire.MaxControlRequest, SendBytes: omnirelay.MaxMessage, Window: 64 << 10, Logger: h.log})
 	opts = append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}), grpc.UnknownServiceHandler(notForNodes))
 	s := grpc.NewServer(opts...)
 	controlv1.RegisterControlServiceServer(s, lazyStreams{hub: h})
@@ -255,7 +255,7 @@ func notForNodes(_ any, stream grpc.ServerStream) error {
 // small messages, and nothing else.
 func (h *Hub) strangers() *grpc.Server {
 	guard := &access.Guard{Members: h.state}
-	opts := wire.ServerOptions(wire.ServerConfig{Streams: 4, ReceiveBytes: 64 << 10, SendBytes: 4 << 20, UnaryTimeout: 30 * time.Second, ConnectionAge: 5 * time.Minute, Logger: h.log})
+	opts := wire.ServerOptions(wire.ServerConfig{Streams: 4, ReceiveBytes: 64 << 10, Window: 64 << 10, SendBytes: 4 << 20, UnaryTimeout: 30 * time.Second, ConnectionAge: 5 * time.Minute, Logger: h.log})
 	s := grpc.NewServer(append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}))...)
 	identityv1.RegisterIdentityServiceServer(s, h.joinService())
 	return s

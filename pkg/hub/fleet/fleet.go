@@ -64,7 +64,7 @@ type Fleet struct {
 	waves   []*wave                // oldest first
 	settled uint64                 // config sequence up to which views are published
 	serving time.Time              // since when nodes can connect; zero: not yet
-	changed chan struct{}
+	changed chan struct{}          // closed by the next change; nil until someone asks
 	online  int
 }
 
@@ -84,7 +84,7 @@ func New(opt Options) *Fleet {
 	if opt.Target == nil {
 		opt.Target = func(string) (time.Duration, bool) { return 0, false }
 	}
-	return &Fleet{opt: opt, metrics: newMetrics(), nodes: make(map[string]*node), views: make(map[string]digest.Hash), changed: make(chan struct{})}
+	return &Fleet{opt: opt, metrics: newMetrics(), nodes: make(map[string]*node), views: make(map[string]digest.Hash)}
 }
 
 // Serving notes that nodes can connect from now on.
@@ -332,13 +332,18 @@ func (f *Fleet) Online() int {
 func (f *Fleet) Changed() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.changed == nil {
+		f.changed = make(chan struct{})
+	}
 	return f.changed
 }
 
 // notify wakes whoever waits on Changed. f.mu is held.
 func (f *Fleet) notify() {
-	close(f.changed)
-	f.changed = make(chan struct{})
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
+	}
 	f.metrics.connected.Set(float64(f.online))
 }
 

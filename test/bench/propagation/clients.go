@@ -86,6 +86,7 @@ func clientsPart(spec clientSpec) (handlers, error) {
 		"connect": func(json.RawMessage) (any, error) { return nil, c.connect(context.Background()) },
 		"arm":     func(json.RawMessage) (any, error) { c.arm(); return nil, nil },
 		"wait":    func(json.RawMessage) (any, error) { return c.wait() },
+		"failure": func(json.RawMessage) (any, error) { return nil, c.failure() },
 	}, nil
 }
 
@@ -93,6 +94,16 @@ func (c *clients) fail(err error) {
 	select {
 	case c.failed <- err:
 	default:
+	}
+}
+
+// failure is the first failure of a client, or nil.
+func (c *clients) failure() error {
+	select {
+	case err := <-c.failed:
+		return err
+	default:
+		return nil
 	}
 }
 

@@ -66,7 +66,7 @@ func plainPart(s serverSpec) (handlers, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := grpc.NewServer(wire.ServerOptions(wire.ServerConfig{Streams: 8, ReceiveBytes: wire.MaxControlRequest})...)
+	g := grpc.NewServer(wire.ServerOptions(wire.ServerConfig{Streams: 8, ReceiveBytes: wire.MaxControlRequest, Window: 64 << 10})...)
 	controlv1.RegisterControlServiceServer(g, server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -71,7 +71,7 @@ func (r *running) turn(ctx context.Context, i int) (turn, error) {
 	}
 	at, err := r.change(ctx, i)
 	if err != nil {
-		return t, err
+		return t, errors.Join(err, r.clients.call("failure", nil, nil))
 	}
 	var a arrivals
 	if err := r.clients.call("wait", nil, &a); err != nil {
@@ -99,14 +99,14 @@ const (
 
 var variants = []variant{
 	{floorPlain, false, startFloor(false, false, false)},
-	{"floor, acked", false, startFloor(false, true, false)},
-	{"floor, same settings", false, startFloor(false, false, true)},
+	{"floor, tuned", false, startFloor(false, false, true)},
+	{"floor, tuned, acked", false, startFloor(false, true, true)},
 	{hubPlain, false, startPlain},
 	{linear, false, startLinear},
 	{etcd, false, startEtcd},
 	{floorTLS, true, startFloor(true, false, false)},
-	{"floor, TLS, acked", true, startFloor(true, true, false)},
-	{"floor, TLS, same settings", true, startFloor(true, false, true)},
+	{"floor, TLS, tuned", true, startFloor(true, false, true)},
+	{"floor, TLS, tuned, acked", true, startFloor(true, true, true)},
 	{hubTLS, true, startHub},
 }
 
@@ -205,11 +205,11 @@ func startFloor(tls, acked, tuned bool) func(context.Context, options, string, i
 	if tls {
 		name = floorTLS
 	}
+	if tuned {
+		name += ", tuned"
+	}
 	if acked {
 		name += ", acked"
-	}
-	if tuned {
-		name += ", same settings"
 	}
 	return func(_ context.Context, _ options, dir string, n int) (*running, error) {
 		r := &running{variant: variant{name: name, tls: tls}}
