@@ -246,7 +246,7 @@ type metrics struct {
 	seconds   *prometheus.HistogramVec
 	slo       *prometheus.CounterVec
 	nacks     *prometheus.CounterVec
-	regions   map[string]bool // Fleet.mu
+	regions   map[string]prometheus.Observer // seconds by label, looked up once; Fleet.mu
 }
 
 func newMetrics() metrics {
@@ -264,7 +264,7 @@ func newMetrics() metrics {
 		nacks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meshkit_agent_nacks_total", Help: "Versions that agents refused or reverted, by code; a request for a snapshot counts as well.",
 		}, []string{"code"}),
-		regions: make(map[string]bool),
+		regions: make(map[string]prometheus.Observer),
 	}
 }
 
@@ -279,13 +279,15 @@ func (m *metrics) observe(region string, took time.Duration, target func(string)
 	if label == "" {
 		label = "none"
 	}
-	if !m.regions[label] {
+	seconds, known := m.regions[label]
+	if !known {
 		if len(m.regions) >= maxRegions {
 			label = "other"
 		}
-		m.regions[label] = true
+		seconds = m.seconds.WithLabelValues(label)
+		m.regions[label] = seconds
 	}
-	m.seconds.WithLabelValues(label).Observe(took.Seconds())
+	seconds.Observe(took.Seconds())
 	if p99, ok := target(region); ok {
 		result := "within"
 		if took > p99 {
