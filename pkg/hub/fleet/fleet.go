@@ -131,7 +131,7 @@ func (f *Fleet) Collectors() []prometheus.Collector { return f.metrics.collector
 // a nil Conn is not noted.
 type Conn struct {
 	fleet *Fleet
-	node  string
+	node  *node // its conn is this one, unless a newer stream took over or the node was forgotten
 }
 
 // Connect notes that a node opened a stream. labels are those bound to its
@@ -152,7 +152,7 @@ func (f *Fleet) Connect(name string, labels map[string]string, address, view str
 		active = nil // held, and perhaps not active yet: the first status tells
 	}
 	now := f.opt.Now()
-	n.conn = &Conn{fleet: f, node: name}
+	n.conn = &Conn{fleet: f, node: n}
 	n.region, n.ackedAt = labels["region"], time.Time{}
 	n.Live = Live{
 		Node: name, Connected: true, Address: address, Build: h.GetBuild(), Capabilities: h.GetCapabilities(),
@@ -176,8 +176,8 @@ func (c *Conn) with(fn func(n *node)) {
 	}
 	c.fleet.mu.Lock()
 	defer c.fleet.mu.Unlock()
-	n := c.fleet.nodes[c.node]
-	if n == nil || n.conn != c {
+	n := c.node
+	if n.conn != c {
 		return
 	}
 	n.LastSeen = c.fleet.opt.Now()
@@ -286,6 +286,7 @@ func (f *Fleet) Forget(name string) {
 func (f *Fleet) forget(name string, n *node) {
 	if n.conn != nil {
 		f.online--
+		n.conn = nil
 	}
 	delete(f.nodes, name)
 	for _, w := range f.waves {
