@@ -79,9 +79,20 @@ func (w *writer) pick() bool {
 		if w.kind, w.message, err = w.next(); err != nil {
 			w.stream.cut(err)
 		}
-		w.looking = w.message != nil
+		w.looking = w.message != nil && !w.through()
 	}
 	return true
+}
+
+// through tells whether the chosen message is the last that the look at offer and feed
+// can give: the rest of an update, with no freshness after it. Whatever changes
+// later wakes the writer.
+func (w *writer) through() bool {
+	if w.kind != "update" || len(w.chunks) > 0 || w.feed == nil {
+		return false
+	}
+	p := w.feed.current.Load()
+	return p != nil && (p.freshness == nil || p.freshness == w.fresh)
 }
 
 // more says whether to look again. When it says no, the writer is over.

@@ -169,26 +169,30 @@ func (f *Fleet) Connect(name string, labels map[string]string, address, view str
 }
 
 // with runs fn on the facts of the connection's node, unless a newer stream took
-// over or the node was forgotten.
+// over or the node was forgotten. All streams meet at the lock when they ack a change:
+// little is done under it.
 func (c *Conn) with(fn func(n *node)) {
 	if c == nil {
 		return
 	}
+	now := c.fleet.opt.Now()
 	c.fleet.mu.Lock()
 	defer c.fleet.mu.Unlock()
 	n := c.node
 	if n.conn != c {
 		return
 	}
-	n.LastSeen = c.fleet.opt.Now()
+	n.LastSeen = now
 	fn(n)
 	c.fleet.notify()
 }
 
 // Acked notes that a version is active on the node.
 func (c *Conn) Acked(a *controlv1.Ack) {
+	active := &controlv1.ResumePoint{Epoch: a.GetEpoch(), Version: a.GetVersion(), Digest: a.GetDigest()}
 	c.with(func(n *node) {
-		n.Active = &controlv1.ResumePoint{Epoch: a.GetEpoch(), Version: a.GetVersion(), Digest: a.GetDigest(), View: n.View}
+		active.View = n.View
+		n.Active = active
 		if !below(n.Active, n.Highest) {
 			n.Highest = n.Active
 		}

@@ -102,7 +102,6 @@ func (f *Fleet) Published(point distribution.Point, views []string, commits []Co
 // acked takes n off the waves that its version covers. f.mu is held.
 func (f *Fleet) acked(n *node, a *controlv1.Ack) {
 	have := distribution.Point{Epoch: a.GetEpoch(), Version: a.GetVersion()}
-	now := f.opt.Now()
 	for _, w := range f.waves {
 		if len(w.waiting)+len(w.refused) == 0 || have.Compare(w.point) < 0 {
 			continue // most are over: a lookup in each would be most of what an ack costs
@@ -118,7 +117,7 @@ func (f *Fleet) acked(n *node, a *controlv1.Ack) {
 			w.acked++
 			continue
 		}
-		f.took(w, n, now)
+		f.took(w, n, n.LastSeen)
 	}
 }
 

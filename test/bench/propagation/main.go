@@ -4,7 +4,8 @@
 //
 //	go run ./test/bench/propagation                    everything: about ten minutes
 //	go run ./test/bench/propagation -streams 1000      only with 1,000 streams
-//	go run ./test/bench/propagation -only floor,hub    only variants whose name begins so
+//	go run ./test/bench/propagation -only floor,hub    only variants whose name begins so,
+//	                                                   of them, "memory" and "restart"
 //
 // Each variant is a server process and a process with the clients, one connection per
 // stream, on loopback. All variants are up at the same time and take turns: a change
@@ -68,7 +69,11 @@ func runPart(kind, config string) error {
 	case "clients":
 		var spec clientSpec
 		if err = json.Unmarshal([]byte(config), &spec); err == nil {
-			h, err = clientsPart(spec)
+			if spec.Kind == "crowd" {
+				h, err = crowdPart(spec)
+			} else {
+				h, err = clientsPart(spec)
+			}
 		}
 	case "server":
 		var spec serverSpec
@@ -115,19 +120,32 @@ func run(ctx context.Context, o options) (met bool, err error) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	defer harness.Cleanup()
 	fmt.Printf("%s, %s/%s, %d CPUs, %s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), time.Now().UTC().Format("2006-01-02"))
-	met = true
+	var all []figure
 	for _, n := range o.streams {
-		ok, err := round(ctx, o, dir, n)
+		f, err := round(ctx, o, dir, n)
 		if err != nil {
 			return false, err
 		}
-		met = met && ok
+		all = append(all, f...)
 	}
-	return met, nil
+	for _, part := range []struct {
+		name    string
+		measure func(context.Context, options, string, int) ([]figure, error)
+	}{{"memory", memories}, {"restart", restart}} {
+		if !o.wants(part.name) {
+			continue
+		}
+		f, err := part.measure(ctx, o, dir, slices.Max(o.streams))
+		if err != nil {
+			return false, fmt.Errorf("%s: %w", part.name, err)
+		}
+		all = append(all, f...)
+	}
+	return verdict(all), nil
 }
 
 // round measures all variants with n streams each.
-func round(ctx context.Context, o options, dir string, n int) (bool, error) {
+func round(ctx context.Context, o options, dir string, n int) ([]figure, error) {
 	var running []*running
 	defer func() {
 		for _, r := range running {
@@ -141,7 +159,7 @@ func round(ctx context.Context, o options, dir string, n int) (bool, error) {
 		fmt.Fprintf(os.Stderr, "starting %s with %d streams\n", v.name, n)
 		r, err := v.start(ctx, o, dir, n)
 		if err != nil {
-			return false, fmt.Errorf("%s: %w", v.name, err)
+			return nil, fmt.Errorf("%s: %w", v.name, err)
 		}
 		running = append(running, r)
 	}
@@ -151,7 +169,7 @@ func round(ctx context.Context, o options, dir string, n int) (bool, error) {
 			r := running[(k+i)%len(running)] // nobody is always the first
 			m, err := r.turn(ctx, i)
 			if err != nil {
-				return false, fmt.Errorf("%s: change %d: %w", r.name, i, err)
+				return nil, fmt.Errorf("%s: change %d: %w", r.name, i, err)
 			}
 			if i >= warm {
 				r.turns = append(r.turns, m)

@@ -132,22 +132,27 @@ func startServer(name string, s serverSpec) (*child, string, error) {
 	return c, st.Address, nil
 }
 
-// connect starts the clients of r and measures the memory that the server needs for
-// them.
-func (r *running) connect(spec clientSpec) error {
+// startClients starts a process with clients.
+func startClients(name string, spec clientSpec) (*child, error) {
 	config, err := json.Marshal(spec)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	return startPart(name, self, "part", "clients", string(config))
+}
+
+// connect starts the clients of r and measures the memory that the server needs for
+// them.
+func (r *running) connect(spec clientSpec) error {
 	before, err := r.held()
 	if err != nil {
 		return err
 	}
-	if r.clients, err = startPart(r.name+" clients", self, "part", "clients", string(config)); err != nil {
+	if r.clients, err = startClients(r.name+" clients", spec); err != nil {
 		return err
 	}
 	if err := r.clients.call("connect", nil, nil); err != nil {
@@ -216,7 +221,7 @@ func startFloor(tls, acked, tuned bool) func(context.Context, options, string, i
 		r.change = r.byServer
 		server, client := serverSpec{Kind: "floor", Acked: acked, Tuned: tuned}, clientSpec{Kind: "floor", Count: n, Acked: acked, Tuned: tuned}
 		if tls {
-			d, err := initDomain(dir)
+			d, err := initDomain(dir, anyPort, anyPort)
 			if err != nil {
 				return nil, err
 			}
@@ -248,8 +253,11 @@ func adminFiles(hubDir string) mtls.Files {
 	return mtls.Files{Cert: filepath.Join(hubDir, "admin", "admin.pem"), Key: filepath.Join(hubDir, "admin", "admin.key"), CA: filepath.Join(hubDir, "admin", "ca.pem")}
 }
 
+// anyPort of loopback.
+const anyPort = "127.0.0.1:0"
+
 // initDomain makes a hub's directory below dir.
-func initDomain(dir string) (string, error) {
+func initDomain(dir, listen, metrics string) (string, error) {
 	programs, err := harness.Programs()
 	if err != nil {
 		return "", err
@@ -258,7 +266,7 @@ func initDomain(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command(filepath.Join(programs, "meshhub"), "init", "--domain", domain, "--data", filepath.Join(own, "data"), "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
+	cmd := exec.Command(filepath.Join(programs, "meshhub"), "init", "--domain", domain, "--data", filepath.Join(own, "data"), "--listen", listen, "--metrics", metrics)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("meshhub init: %w\n%s", err, out)
 	}
@@ -267,7 +275,7 @@ func initDomain(dir string) (string, error) {
 
 // startHub starts a whole hub; this process is its operator.
 func startHub(ctx context.Context, o options, dir string, n int) (*running, error) {
-	d, err := initDomain(dir)
+	d, err := initDomain(dir, anyPort, anyPort)
 	if err != nil {
 		return nil, err
 	}
