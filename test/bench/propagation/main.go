@@ -146,9 +146,9 @@ func run(ctx context.Context, o options) (met bool, err error) {
 
 // round measures all variants with n streams each.
 func round(ctx context.Context, o options, dir string, n int) ([]figure, error) {
-	var running []*running
+	var all []*running
 	defer func() {
-		for _, r := range running {
+		for _, r := range all {
 			r.stop()
 		}
 	}()
@@ -161,13 +161,15 @@ func round(ctx context.Context, o options, dir string, n int) ([]figure, error) 
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", v.name, err)
 		}
-		running = append(running, r)
+		r.again = func() (*running, error) { return v.start(ctx, o, dir, n) }
+		all = append(all, r)
 	}
 	const warm = 3
 	for i := range warm + o.changes {
-		for k := range running {
-			r := running[(k+i)%len(running)] // nobody is always the first
-			m, err := r.turn(ctx, i)
+		for k := range all {
+			at := (k + i) % len(all) // nobody is always the first
+			m, r, err := all[at].attempt(ctx, i)
+			all[at] = r
 			if err != nil {
 				return nil, fmt.Errorf("%s: change %d: %w", r.name, i, err)
 			}
@@ -176,7 +178,7 @@ func round(ctx context.Context, o options, dir string, n int) ([]figure, error) 
 			}
 		}
 	}
-	return report(o, n, running), nil
+	return report(o, n, all), nil
 }
 
 func (o options) wants(name string) bool {

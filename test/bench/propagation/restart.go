@@ -55,8 +55,13 @@ func crowdPart(spec clientSpec) (handlers, error) {
 	}, nil
 }
 
+// startPace is how often another agent starts: a little below the rate at which a hub
+// admits them, since their first arrival is not what is measured.
+const startPace = 6 * time.Millisecond
+
 func (c *crowd) start(ctx context.Context, n int) error {
 	for i := range n {
+		<-time.After(startPace)
 		creds, err := c.script.credentials(i)
 		if err != nil {
 			return err
@@ -220,7 +225,7 @@ func restart(ctx context.Context, o options, dir string, n int) ([]figure, error
 		{
 			name: fmt.Sprintf("hub killed and started again, %d agents: all streams back", n), target: "≤ 30 s",
 			text: fmt.Sprintf("%.1f s", took.Seconds()), met: took <= 30*time.Second,
-			detail: fmt.Sprintf("from the kill; %d attempts were refused or failed", back.Refusals-first.Refusals),
+			detail: fmt.Sprintf("from the kill on; %d attempts were refused or failed", back.Refusals-first.Refusals),
 		},
 		{
 			name: fmt.Sprintf("hub killed and started again, %d agents: snapshots sent", n), target: "0",

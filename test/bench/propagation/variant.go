@@ -34,12 +34,14 @@ type variant struct {
 type running struct {
 	variant
 	server, clients *child
-	// change makes change i and gives when it was asked for.
-	change  func(ctx context.Context, i int) (at int64, err error)
+	// change makes one more change and gives when it was asked for.
+	change  func(ctx context.Context) (at int64, err error)
 	cleanup []func()
 	// memory per stream, in bytes; 0: not known.
 	memory float64
 	turns  []turn
+	// again starts another one of the same variant.
+	again func() (*running, error)
 }
 
 // turn is what one change took.
@@ -59,8 +61,30 @@ func (r *running) stop() {
 	}
 }
 
+// attempt takes a turn. When a connection breaks, as happens to the bare floor on a
+// machine with too much to do, it starts the variant anew, says so, and takes the turn
+// with that one, which it gives.
+func (r *running) attempt(ctx context.Context, i int) (turn, *running, error) {
+	t, err := r.turn(ctx)
+	if err == nil || ctx.Err() != nil {
+		return t, r, err
+	}
+	fmt.Fprintf(os.Stderr, "%s is started anew: change %d: %v\n", r.name, i, err)
+	r.stop()
+	next, err := r.again()
+	if err != nil {
+		return t, r, err
+	}
+	next.turns, next.again = r.turns, r.again
+	if _, err := next.turn(ctx); err != nil { // the first one warms it up
+		return t, next, err
+	}
+	t, err = next.turn(ctx)
+	return t, next, err
+}
+
 // turn makes one change and waits until it has arrived and the server is at rest.
-func (r *running) turn(ctx context.Context, i int) (turn, error) {
+func (r *running) turn(ctx context.Context) (turn, error) {
 	var t turn
 	if err := r.clients.call("arm", nil, nil); err != nil {
 		return t, err
@@ -69,7 +93,7 @@ func (r *running) turn(ctx context.Context, i int) (turn, error) {
 	if err != nil {
 		return t, err
 	}
-	at, err := r.change(ctx, i)
+	at, err := r.change(ctx)
 	if err != nil {
 		return t, errors.Join(err, r.clients.call("failure", nil, nil))
 	}
@@ -190,7 +214,7 @@ func rss(pid int) (uint64, error) {
 }
 
 // byServer has the server part make the changes.
-func (r *running) byServer(context.Context, int) (int64, error) {
+func (r *running) byServer(context.Context) (int64, error) {
 	var c changed
 	err := r.server.call("change", changeRequest{Bytes: frameBytes}, &c)
 	return c.At, err
@@ -290,10 +314,12 @@ func startHub(ctx context.Context, o options, dir string, n int) (*running, erro
 	}
 	r.cleanup = append(r.cleanup, func() { _ = op.Close() })
 	mesh := graphtest.Mesh(o.resources, 1)
-	r.change = func(ctx context.Context, i int) (int64, error) {
-		c := &adminv1.Change{FieldManager: "bench", Resources: [][]byte{graphtest.Edit(mesh[1], i+1).Content}}
+	revision := 0
+	r.change = func(ctx context.Context) (int64, error) {
+		revision++ // not i: a turn may be taken twice
+		c := &adminv1.Change{FieldManager: "bench", Resources: [][]byte{graphtest.Edit(mesh[1], revision).Content}}
 		at := now()
-		_, err := op.Apply(ctx, &adminv1.ApplyRequest{RequestId: fmt.Sprintf("change-%d", i), Change: c})
+		_, err := op.Apply(ctx, &adminv1.ApplyRequest{RequestId: fmt.Sprintf("change-%d", revision), Change: c})
 		return at, err
 	}
 	if client.Token, client.Pin, err = token(ctx, op, n); err != nil {
@@ -380,7 +406,7 @@ func startEtcd(ctx context.Context, _ options, dir string, n int) (*running, err
 	}
 	r.cleanup = append(r.cleanup, func() { _ = conn.Close() })
 	value := make([]byte, 1024)
-	r.change = func(ctx context.Context, _ int) (int64, error) {
+	r.change = func(ctx context.Context) (int64, error) {
 		at := now()
 		return at, etcdPut(ctx, conn, value)
 	}
