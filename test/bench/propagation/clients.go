@@ -275,7 +275,6 @@ func (bare) options() []grpc.DialOption                                { return 
 
 // floorScript is that of floor's clients.
 type floorScript struct {
-	bare
 	acked, tuned bool
 	creds        credentials.TransportCredentials
 }

@@ -211,6 +211,10 @@ func restart(ctx context.Context, o options, dir string, n int) ([]figure, error
 		return nil, err
 	}
 	took := time.Since(began)
+	used, err := (&child{name: "hub", cmd: h.cmd}).cpu()
+	if err != nil {
+		return nil, err
+	}
 	mesh := graphtest.Mesh(o.resources, 1)
 	c := &adminv1.Change{FieldManager: "bench", Resources: [][]byte{graphtest.Edit(mesh[1], 1).Content}}
 	if _, err := op.Apply(ctx, &adminv1.ApplyRequest{RequestId: "after", Change: c}); err != nil {
@@ -225,7 +229,7 @@ func restart(ctx context.Context, o options, dir string, n int) ([]figure, error
 		{
 			name: fmt.Sprintf("hub killed and started again, %d agents: all streams back", n), target: "≤ 30 s",
 			text: fmt.Sprintf("%.1f s", took.Seconds()), met: took <= 30*time.Second,
-			detail: fmt.Sprintf("from the kill on; %d attempts were refused or failed", back.Refusals-first.Refusals),
+			detail: fmt.Sprintf("from the kill on; %d attempts were refused or failed; the new hub used %s of CPU per agent", back.Refusals-first.Refusals, millis(used/time.Duration(n))),
 		},
 		{
 			name: fmt.Sprintf("hub killed and started again, %d agents: snapshots sent", n), target: "0",
