@@ -47,6 +47,7 @@ type clients struct {
 	times []int64    // when each client got the change, by client
 	done  chan struct{}
 	left  atomic.Int64 // clients that have not got it
+	size  atomic.Int64 // of the newest change, in bytes
 }
 
 // script is what the clients of one kind say.
@@ -77,6 +78,8 @@ type arrivals struct {
 	P50  int64 `json:"p50"`
 	P99  int64 `json:"p99"`
 	Last int64 `json:"last"`
+	// Bytes is the size of the message.
+	Bytes int `json:"bytes"`
 }
 
 func clientsPart(spec clientSpec) (handlers, error) {
@@ -138,7 +141,7 @@ func (c *clients) wait() (any, error) {
 		return nil, fmt.Errorf("%d of %d clients got the change within a minute", int64(c.spec.Count)-c.left.Load(), c.spec.Count)
 	}
 	s := slices.Sorted(slices.Values(c.times))
-	return arrivals{P50: s[len(s)/2], P99: s[len(s)*99/100], Last: s[len(s)-1]}, nil
+	return arrivals{P50: s[len(s)/2], P99: s[len(s)*99/100], Last: s[len(s)-1], Bytes: int(c.size.Load())}, nil
 }
 
 // connect opens all streams and waits until each is up to date.
@@ -232,6 +235,7 @@ func (c *clients) receive(stream grpc.ClientStream, s script, i int, up chan<- e
 			return err
 		}
 		if what == change {
+			c.size.Store(int64(len(m.b)))
 			c.got(i)
 		}
 		if reply != nil {

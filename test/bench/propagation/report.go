@@ -40,12 +40,12 @@ func (r *running) last() time.Duration {
 }
 
 // report prints a table for n streams and gives the figures that have a target.
-func report(o options, n int, all []*running) []figure {
+func report(o options, n, size int, all []*running) []figure {
 	by := make(map[string]*running)
 	for _, r := range all {
 		by[r.name] = r
 	}
-	fmt.Printf("\n%d streams, %d resources, one changed, median of %d changes\n\n", n, o.resources, o.changes)
+	fmt.Printf("\n%d streams, %d resources, one changed, updates of %d bytes, median of %d changes\n\n", n, o.resources, size, o.changes)
 	fmt.Println("| variant | server CPU per change | × floor | p50 | p99 | last | × floor | KiB per stream |")
 	fmt.Println("|---|---|---|---|---|---|---|---|")
 	for _, r := range all {

@@ -35,7 +35,8 @@ type running struct {
 	variant
 	server, clients *child
 	// change makes one more change and gives when it was asked for.
-	change  func(ctx context.Context) (at int64, err error)
+	// size is how long the floors' message is to be, in bytes.
+	change  func(ctx context.Context, size int) (at int64, err error)
 	cleanup []func()
 	// memory per stream, in bytes; 0: not known.
 	memory float64
@@ -48,6 +49,7 @@ type running struct {
 type turn struct {
 	cpu            time.Duration // of the server
 	p50, p99, last time.Duration
+	bytes          int // of the message that the clients got
 }
 
 func (r *running) stop() {
@@ -64,27 +66,27 @@ func (r *running) stop() {
 // attempt takes a turn. When a connection breaks, as happens to the bare floor on a
 // machine with too much to do, it starts the variant anew, says so, and takes the turn
 // with that one, which it gives.
-func (r *running) attempt(ctx context.Context, i int) (turn, *running, error) {
-	t, err := r.turn(ctx)
+func (r *running) attempt(ctx context.Context, size int) (turn, *running, error) {
+	t, err := r.turn(ctx, size)
 	if err == nil || ctx.Err() != nil {
 		return t, r, err
 	}
-	fmt.Fprintf(os.Stderr, "%s is started anew: change %d: %v\n", r.name, i, err)
+	fmt.Fprintf(os.Stderr, "%s is started anew: %v\n", r.name, err)
 	r.stop()
 	next, err := r.again()
 	if err != nil {
 		return t, r, err
 	}
 	next.turns, next.again = r.turns, r.again
-	if _, err := next.turn(ctx); err != nil { // the first one warms it up
+	if _, err := next.turn(ctx, size); err != nil { // the first one warms it up
 		return t, next, err
 	}
-	t, err = next.turn(ctx)
+	t, err = next.turn(ctx, size)
 	return t, next, err
 }
 
 // turn makes one change and waits until it has arrived and the server is at rest.
-func (r *running) turn(ctx context.Context) (turn, error) {
+func (r *running) turn(ctx context.Context, size int) (turn, error) {
 	var t turn
 	if err := r.clients.call("arm", nil, nil); err != nil {
 		return t, err
@@ -93,7 +95,7 @@ func (r *running) turn(ctx context.Context) (turn, error) {
 	if err != nil {
 		return t, err
 	}
-	at, err := r.change(ctx)
+	at, err := r.change(ctx, size)
 	if err != nil {
 		return t, errors.Join(err, r.clients.call("failure", nil, nil))
 	}
@@ -105,12 +107,8 @@ func (r *running) turn(ctx context.Context) (turn, error) {
 	if err != nil {
 		return t, err
 	}
-	return turn{cpu: after - before, p50: time.Duration(a.P50 - at), p99: time.Duration(a.P99 - at), last: time.Duration(a.Last - at)}, nil
+	return turn{cpu: after - before, p50: time.Duration(a.P50 - at), p99: time.Duration(a.P99 - at), last: time.Duration(a.Last - at), bytes: a.Bytes}, nil
 }
-
-// frameBytes is the size of the update for one changed resource of about 1 KiB, and of
-// the floor's message: content, key, manifest and signature.
-const frameBytes = 1600
 
 const (
 	floorPlain = "floor"
@@ -214,9 +212,9 @@ func rss(pid int) (uint64, error) {
 }
 
 // byServer has the server part make the changes.
-func (r *running) byServer(context.Context) (int64, error) {
+func (r *running) byServer(_ context.Context, size int) (int64, error) {
 	var c changed
-	err := r.server.call("change", changeRequest{Bytes: frameBytes}, &c)
+	err := r.server.call("change", changeRequest{Bytes: size}, &c)
 	return c.At, err
 }
 
@@ -315,7 +313,7 @@ func startHub(ctx context.Context, o options, dir string, n int) (*running, erro
 	r.cleanup = append(r.cleanup, func() { _ = op.Close() })
 	mesh := graphtest.Mesh(o.resources, 1)
 	revision := 0
-	r.change = func(ctx context.Context) (int64, error) {
+	r.change = func(ctx context.Context, _ int) (int64, error) {
 		revision++ // not i: a turn may be taken twice
 		c := &adminv1.Change{FieldManager: "bench", Resources: [][]byte{graphtest.Edit(mesh[1], revision).Content}}
 		at := now()
@@ -406,7 +404,7 @@ func startEtcd(ctx context.Context, _ options, dir string, n int) (*running, err
 	}
 	r.cleanup = append(r.cleanup, func() { _ = conn.Close() })
 	value := make([]byte, 1024)
-	r.change = func(ctx context.Context) (int64, error) {
+	r.change = func(ctx context.Context, _ int) (int64, error) {
 		at := now()
 		return at, etcdPut(ctx, conn, value)
 	}
