@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command propagation measures what it costs a hub to bring one change to thousands
 // of agents, against a bare gRPC broadcast of the same bytes, and prints the tables of
 // docs/performance.md.
