@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -108,6 +109,9 @@ type genesis struct {
 	bundle         []byte
 	root, signed   []byte // the root's metadata, and the keyset
 	driver, url    string // of the store
+	// made is when it is made for a caller of another domain of the same hubs, who
+	// has a key and gets a certificate: there is no key of an operator here.
+	made *madeBy
 }
 
 func (o *initOptions) run(ctx context.Context, out io.Writer) (err error) {
@@ -140,6 +144,14 @@ func (o *initOptions) run(ctx context.Context, out io.Writer) (err error) {
 		}
 	}()
 	g := &genesis{initOptions: o, dir: dir, passphrase: passphrase, now: time.Now(), driver: driver, url: url}
+	if err := g.make(ctx); err != nil {
+		return err
+	}
+	g.nextSteps(out)
+	return nil
+}
+
+func (g *genesis) make(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{g.makeKeys, g.makeCA, g.makeTrust, g.makeCredentials, g.makeLog, g.makeConfig} {
 		if err := ctx.Err(); err != nil {
 			return fault.New(fault.CodeCanceled, "interrupted; nothing was made: %w", err)
@@ -148,7 +160,6 @@ func (o *initOptions) run(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 	}
-	g.nextSteps(out)
 	return nil
 }
 
@@ -179,7 +190,7 @@ func claim(dir string) (made bool, err error) {
 const hubCAName = "hubs"
 
 // ours are the names that init makes, in a directory of their own.
-var ours = []string{"keys", "root", "ca", "tls", "admin", "store.db", configName}
+var ours = []string{"keys", "root", "ca", "tls", "admin", "store.db", madeByName, configName}
 
 const configName = "meshhub.yaml"
 
@@ -368,6 +379,13 @@ func (g *genesis) makeCredentials(ctx context.Context) error {
 	names, ips := hostNames(g.listen, g.address())
 	if _, err := issue(ctx, g.authority, g.domain, identity.Hub, g.name, ca.Request{DNSNames: names, IPs: ips}, hub); err != nil {
 		return err
+	}
+	if g.made != nil {
+		data, err := json.Marshal(g.made)
+		if err != nil {
+			return fault.New(fault.CodeInternal, "encode who made the domain: %w", err)
+		}
+		return g.write(data, 0o600, madeByName)
 	}
 	if _, err := issue(ctx, g.authority, g.domain, identity.Operator, "admin", ca.Request{TTL: join.OperatorTTL}, admin); err != nil {
 		return err

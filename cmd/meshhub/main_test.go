@@ -133,25 +133,25 @@ func TestMistakesEndWithTheirExitCode(t *testing.T) {
 // run starts the hub of a directory by the command's own struct.
 func run(t *testing.T, dir string) (ready map[string]string, stop func() error) {
 	t.Helper()
-	o := &runOptions{readyFile: filepath.Join(t.TempDir(), "ready.json")}
+	o := &runOptions{config: filepath.Join(dir, "meshhub.yaml"), readyFile: filepath.Join(t.TempDir(), "ready.json")}
 	c, err := loadConfig(filepath.Join(dir, "meshhub.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Listen, c.Metrics = "127.0.0.1:0", "127.0.0.1:0"
-	h, err := o.assemble(t.Context(), c, slog.New(slog.DiscardHandler))
+	p, err := o.assemble(t.Context(), c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- o.serve(ctx, h, slog.New(slog.DiscardHandler)) }()
+	go func() { ended <- o.serve(ctx, p, slog.New(slog.DiscardHandler)) }()
 	select {
-	case <-h.Ready():
+	case <-p.hub.Ready():
 	case err := <-ended:
 		t.Fatal(err)
 	}
-	listen, metrics := h.Addresses()
+	listen, metrics := p.hub.Addresses()
 	return map[string]string{"listen": listen, "metrics": metrics, "file": o.readyFile}, func() error {
 		cancel()
 		return <-ended

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/meshkit/meshkit/pkg/ca"
 	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
@@ -17,6 +19,8 @@ import (
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/mtls"
 	"github.com/meshkit/meshkit/pkg/observe"
+	group "github.com/meshkit/meshkit/pkg/run"
+	"github.com/meshkit/meshkit/pkg/sign"
 	"github.com/meshkit/meshkit/pkg/store"
 	"github.com/meshkit/meshkit/pkg/version"
 	"github.com/meshkit/meshkit/plugins/builtin"
@@ -91,29 +95,24 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 		defer cancel()
 		_ = endTracing(tctx)
 	}()
-	h, err := o.assemble(ctx, c, log)
+	p, err := o.assemble(ctx, c, log)
 	if err != nil {
 		return err
 	}
-	return o.serve(ctx, h, log)
+	return o.serve(ctx, p, log)
+}
+
+// process is a hub, its port, and the domains beside it.
+type process struct {
+	port *hub.Port
+	hub  *hub.Hub
+	host *host
 }
 
 // assemble opens what the hub needs. The listeners come last: nobody can connect
 // to a hub that cannot start.
-func (o *runOptions) assemble(ctx context.Context, c config, log *slog.Logger) (*hub.Hub, error) {
-	keys, err := c.keys()
-	if err != nil {
-		return nil, err
-	}
-	hubCA, above, err := c.hubCA(ctx, log)
-	if err != nil {
-		return nil, err
-	}
-	authority, err := c.authority(ctx, above, log)
-	if err != nil {
-		return nil, err
-	}
-	source, err := mtls.LoadFiles(c.tlsFiles())
+func (o *runOptions) assemble(ctx context.Context, c config, log *slog.Logger) (*process, error) {
+	made, err := openParts(ctx, c, log)
 	if err != nil {
 		return nil, err
 	}
@@ -128,41 +127,83 @@ func (o *runOptions) assemble(ctx context.Context, c config, log *slog.Logger) (
 			return nil, fault.New(fault.CodeIO, "listen on %s: %w", c.Metrics, err).WithRemedy("Choose another address with --metrics, or end what uses it.")
 		}
 	}
-	return hub.New(hub.Options{
-		Domain: c.Domain, Name: c.Name, Advertise: c.Advertise, StoreName: c.Store.Driver, Keys: keys, Authority: authority,
-		OpenLog: func(ctx context.Context) (*store.Log, error) {
-			return builtin.OpenLog(ctx, c.Store.Driver, c.Domain, builtin.StoreOptions{Path: c.Store.Path, URL: c.Store.URL})
-		},
-		HubCA: hubCA, HubCAChain: above, StoreURL: c.Store.URL,
-		TLS: source, SaveTLS: func() error { return source.SaveFiles(c.tlsFiles()) },
-		Listener: listener, Metrics: metrics, Registry: observe.NewRegistry("meshhub"), Logger: log, CertificateGrace: c.TLS.Grace,
-		Distribution: distribution.ServerConfig{
-			MaxStreams: c.Agents.MaxStreams, AdmissionRate: c.Agents.AdmissionRate, AdmissionBurst: c.Agents.AdmissionBurst,
-		},
-		Replica: replica.Options{SnapshotEntries: uint64(c.Snapshots.Entries), SnapshotBytes: c.Snapshots.Bytes, PositionFile: c.positionFile()},
-	})
+	p := &process{port: hub.NewPort(listener, log)}
+	registry := observe.NewRegistry("meshhub")
+	p.host = newHost(c, o.config, p.port, registry, log)
+	opt := made.options(c, p.port, registry, log)
+	opt.Metrics, opt.Host = metrics, p.host
+	p.hub, err = hub.New(opt)
+	return p, err
 }
 
-func (o *runOptions) serve(ctx context.Context, h *hub.Hub, log *slog.Logger) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	ended := make(chan error, 1)
-	go func() { ended <- h.Run(ctx) }()
+// serve runs all of it until ctx ends or the hub fails.
+func (o *runOptions) serve(ctx context.Context, p *process, log *slog.Logger) error {
+	accepting := make(chan error, 1)
+	go func() { accepting <- p.port.Run() }()
+	parts := group.New(ctx)
+	parts.Go("hub", p.hub.Run)
+	parts.Go("domains", func(ctx context.Context) error { return p.host.run(ctx, p.hub) })
+	parts.Go("ready", func(ctx context.Context) error { return o.announce(ctx, p.hub, log) })
+	err := parts.Wait()
+	p.port.Close()
+	return errors.Join(err, <-accepting)
+}
+
+// announce tells that the hub serves, and returns with ctx.
+func (o *runOptions) announce(ctx context.Context, h *hub.Hub, log *slog.Logger) error {
 	select {
 	case <-h.Ready():
-	case err := <-ended:
-		return err
+	case <-ctx.Done():
+		return nil
 	}
 	listen, metrics := h.Addresses()
 	log.Info("serving", "listen", listen, "metrics", metrics, "build", version.String())
 	if o.readyFile != "" {
 		if err := writeReady(o.readyFile, listen, metrics); err != nil {
-			cancel(nil)
-			<-ended
 			return err
 		}
 	}
-	return <-ended
+	<-ctx.Done()
+	return nil
+}
+
+// parts are what a hub is made of that its configuration names.
+type parts struct {
+	keys      sign.Driver
+	hubCA     ca.Driver
+	above     [][]byte
+	authority *ca.Authority
+	source    *mtls.Source
+}
+
+func openParts(ctx context.Context, c config, log *slog.Logger) (p parts, err error) {
+	if p.keys, err = c.keys(); err != nil {
+		return p, err
+	}
+	if p.hubCA, p.above, err = c.hubCA(ctx, log); err != nil {
+		return p, err
+	}
+	if p.authority, err = c.authority(ctx, p.above, log); err != nil {
+		return p, err
+	}
+	p.source, err = mtls.LoadFiles(c.tlsFiles())
+	return p, err
+}
+
+func (p parts) options(c config, port *hub.Port, registry *observe.Registry, log *slog.Logger) hub.Options {
+	return hub.Options{
+		Domain: c.Domain, Name: c.Name, Advertise: c.Advertise, StoreName: c.Store.Driver, Keys: p.keys, Authority: p.authority,
+		OpenLog: func(ctx context.Context) (*store.Log, error) {
+			return builtin.OpenLog(ctx, c.Store.Driver, c.Domain, builtin.StoreOptions{Path: c.Store.Path, URL: c.Store.URL})
+		},
+		HubCA: p.hubCA, HubCAChain: p.above, StoreURL: c.Store.URL,
+		TLS: p.source, SaveTLS: func() error { return p.source.SaveFiles(c.tlsFiles()) },
+		Port: port, Registry: registry, Logger: log, CertificateGrace: c.TLS.Grace,
+		Distribution: distribution.ServerConfig{
+			MaxStreams: c.Agents.MaxStreams, AdmissionRate: c.Agents.AdmissionRate, AdmissionBurst: c.Agents.AdmissionBurst,
+		},
+		Replica: replica.Options{SnapshotEntries: uint64(c.Snapshots.Entries), SnapshotBytes: c.Snapshots.Bytes, PositionFile: c.positionFile()},
+	}
 }
 
 func writeReady(path, listen, metrics string) error {

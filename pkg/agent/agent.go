@@ -250,7 +250,7 @@ func (a *Agent) Close() {
 func (a *Agent) serve(ctx context.Context) error {
 	<-a.started
 	s, err := local.Listen(local.Config{
-		Socket: a.cfg.Socket, Listen: a.cfg.Listen, Source: a.source, Feeds: a.feeds, Agent: a, Logger: a.log,
+		Socket: a.cfg.Socket, Listen: a.cfg.Listen, Source: a.source, Feeds: a.feeds, Agent: a, Earlier: a.anchors.copies, Logger: a.log,
 	})
 	if err != nil {
 		return err

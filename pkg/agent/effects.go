@@ -166,7 +166,7 @@ func newBytes(from, b *bundle) (n int64) {
 func (b *bundle) version() distribution.Version {
 	return distribution.Version{
 		Epoch: b.point.Epoch, Version: b.point.Version, View: b.point.View, Trie: b.content.Trie,
-		Manifest: b.content.Manifest, Required: b.required, Traceparent: b.traceparent, At: time.Now(),
+		Manifest: b.content.Manifest, Vouch: b.content.Vouch, Required: b.required, Traceparent: b.traceparent, At: time.Now(),
 	}
 }
 

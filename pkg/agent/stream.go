@@ -232,6 +232,9 @@ func (l *loop) takeFresh(f *freshness) {
 		if !l.anchors.lists(l.active.content.Manifest) && !l.vouchedByListed() {
 			l.setActive(vouched)
 			l.step(activation.Vouched{})
+			if err := l.feeds.Prove(l.active.version()); err != nil {
+				l.log.Warn("proof not passed on", "err", err)
+			}
 		}
 	} else if f.point.Compare(g.Point) > 0 && l.bundles[f.point] == nil {
 		l.bundles[f.point] = vouched
@@ -288,5 +291,6 @@ func (r *receiver) Disconnected(hub string, err error, wait time.Duration) {
 		reason = err.Error()
 		r.log.Warn("disconnected", "hub", hub, "err", err, "wait", wait)
 	}
+	r.feeds.Disconnected()
 	r.post(message{ev: activation.Disconnected{Reason: reason}})
 }

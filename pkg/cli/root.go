@@ -23,6 +23,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/cli/simulate"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/version"
+	"github.com/meshkit/meshkit/pkg/wire"
 )
 
 // Groups of commands in the help.
@@ -91,7 +92,7 @@ stdout is data, stderr is for people. Exit codes: ` + exitSummary() + `.`,
 	history.ValidArgsFunction = read.CompleteRef(app)
 	add(groupChange, change.NewValidate(app), change.NewPlan(app), change.NewApply(app), deletes, undo)
 	add(groupRead, read.NewGet(app), read.NewDescribe(app), history, simulate.New(app), explain.New(app))
-	add(groupFleet, fleet.NewToken(app), fleet.NewAgent(app), keys.NewKey(app), keys.NewTrust(app), credentials.New(app))
+	add(groupFleet, fleet.NewToken(app), fleet.NewAgent(app), fleet.NewHub(app), fleet.NewDomain(app), keys.NewKey(app), keys.NewTrust(app), credentials.New(app))
 	add(groupOther, demo.New(app), contexts.New(app), newVersion(app))
 	root.AddCommand(demo.NewJanitor())
 	root.SetHelpCommandGroupID(groupOther)
@@ -121,6 +122,8 @@ func persistentFlags(root *cobra.Command, app *cliutil.App) {
 	fl.StringVar(&app.Flags.CertFile, "cert-file", "", "client certificate, PEM ($MESHKIT_CERT_FILE)")
 	fl.StringVar(&app.Flags.KeyFile, "key-file", "", "client key, PEM ($MESHKIT_KEY_FILE)")
 	fl.BoolVarP(&app.Flags.Verbose, "verbose", "v", false, "say more on stderr, like request ids")
+	fl.StringVar(&app.Flags.Consistency, "consistency", "", "of reads: default (linearizable while the store answers), linearizable or stale ($MESHKIT_CONSISTENCY)")
+	root.RegisterFlagCompletionFunc("consistency", cobra.FixedCompletions(wire.Consistencies, cobra.ShellCompDirectiveNoFileComp))
 	fl.DurationVar(&app.Flags.RequestTimeout, "request-timeout", 30*time.Second, "time limit of one request to the hub")
 	for _, f := range []string{"ca-file", "cert-file", "key-file"} {
 		root.MarkPersistentFlagFilename(f, "pem", "key")

@@ -43,6 +43,8 @@ type Client struct {
 	resources adminv1.ResourceServiceClient
 	fleet     adminv1.FleetServiceClient
 	trust     adminv1.TrustServiceClient
+	ring      adminv1.RingServiceClient
+	domains   adminv1.DomainServiceClient
 	identity  identityv1.IdentityServiceClient
 	policy    backoff.Policy
 }
@@ -56,6 +58,8 @@ func New(hub string, conn grpc.ClientConnInterface) *Client {
 		resources: adminv1.NewResourceServiceClient(conn),
 		fleet:     adminv1.NewFleetServiceClient(conn),
 		trust:     adminv1.NewTrustServiceClient(conn),
+		ring:      adminv1.NewRingServiceClient(conn),
+		domains:   adminv1.NewDomainServiceClient(conn),
 		identity:  identityv1.NewIdentityServiceClient(conn),
 	}
 }

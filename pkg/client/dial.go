@@ -2,10 +2,13 @@ package client
 
 import (
 	"cmp"
+	"context"
 	"net"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
@@ -24,6 +27,11 @@ type Config struct {
 	Domain string
 	// PEM files: the CA bundle, the operator's certificate and its key.
 	CAFile, CertFile, KeyFile string
+	// Consistency is how new the answers of reads must be; "" is the default.
+	Consistency wire.Consistency
+	// OnStale, if set, is told when an answer of default consistency may be old, and
+	// why: the text is the hub's.
+	OnStale func(why string)
 }
 
 // Dial makes a client. It reads the credentials but connects with the first
@@ -47,7 +55,8 @@ func Dial(cfg Config) (*Client, error) {
 	}
 	limit := resource.DefaultLimits().AdminMessageBytes
 	options := append(wire.DialOptions(wire.DialConfig{ReceiveBytes: limit, SendBytes: limit, UserAgent: "meshctl/" + version.Version()}),
-		grpc.WithTransportCredentials(credentials.NewTLS(mtls.ClientConfig(source, want))), grpc.WithStatsHandler(StatsHandler()))
+		grpc.WithTransportCredentials(credentials.NewTLS(mtls.ClientConfig(source, want))), grpc.WithStatsHandler(StatsHandler()),
+		grpc.WithChainUnaryInterceptor(cfg.consistentUnary), grpc.WithChainStreamInterceptor(cfg.consistentStream))
 	conn, err := grpc.NewClient("dns:///"+cfg.Hub, options...)
 	if err != nil {
 		return nil, fault.New(fault.CodeConfig, "hub address %q: %w", cfg.Hub, err)
@@ -65,4 +74,51 @@ func LoadCredentials(cfg Config) (*mtls.Source, error) {
 		return nil, fault.New(fault.CodeCredentials, "credentials for hub %s: %w", cfg.Hub, err)
 	}
 	return source, nil
+}
+
+// asking adds the consistency that the caller wants.
+func (cfg Config) asking(ctx context.Context) context.Context {
+	if cfg.Consistency == "" {
+		return ctx
+	}
+	return metadata.AppendToOutgoingContext(ctx, wire.ConsistencyHeader, string(cfg.Consistency))
+}
+
+func (cfg Config) told(header metadata.MD) {
+	if why := header.Get(wire.StaleHeader); len(why) > 0 && cfg.OnStale != nil {
+		cfg.OnStale(why[0])
+	}
+}
+
+func (cfg Config) consistentUnary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	var header metadata.MD
+	err := invoke(cfg.asking(ctx), method, req, reply, cc, append(opts, grpc.Header(&header))...)
+	cfg.told(header)
+	return err
+}
+
+func (cfg Config) consistentStream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	s, err := open(cfg.asking(ctx), desc, cc, method, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &tellingStream{ClientStream: s, told: sync.OnceFunc(func() {
+		if header, err := s.Header(); err == nil {
+			cfg.told(header)
+		}
+	})}, nil
+}
+
+// tellingStream looks at the headers once the first message is there.
+type tellingStream struct {
+	grpc.ClientStream
+	told func()
+}
+
+func (s *tellingStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err == nil {
+		s.told()
+	}
+	return err
 }

@@ -15,9 +15,9 @@
 // Order: (epoch, version), lexicographic. Nothing here ever sends, publishes or
 // applies content below what the other side already has.
 //
-// Feed, Server and Client are safe for concurrent use. The only goroutine that
-// outlives a call is a stream's writer, while it has something to write; Server.Close
-// and the end of Client.Run wait for theirs.
+// Feed, Server and Client are safe for concurrent use. The only goroutines
+// that outlive a call are those that write, while there is something to write;
+// Server.Close and the end of Client.Run wait for theirs.
 package distribution
 
 import (
@@ -55,6 +55,9 @@ type Version struct {
 	Trie *digest.Trie
 	// Manifest is the signed manifest, passed on byte for byte.
 	Manifest *trustv1.Envelope
+	// Vouch is a freshness statement for the same content by a key of a newer keyset,
+	// for when the manifest's key has left it; nil: none.
+	Vouch *trustv1.Envelope
 	// Required lists the capabilities that a node needs for it, sorted.
 	Required []string
 	// Traceparent is the W3C trace context of the change, or "".

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -175,6 +176,44 @@ func TestStreamThatTakesNoBytesIsCut(t *testing.T) {
 		}
 		if v := l.desk.visit("stuck"); !errors.Is(v.cause, fault.CodeStalled) {
 			t.Errorf("the session was closed for %v, want %s", v.cause, fault.CodeStalled)
+		}
+	})
+}
+
+// Senders are few: were one held up by each node that takes no bytes, nobody else would
+// get anything.
+func TestNodesThatTakeNoBytesHoldUpNoSender(t *testing.T) {
+	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+		trie := trieOf(3000, 1024) // more than gRPC's windows take
+		l.publish(Point{1, 1}, trie)
+		conns := make([]*grpc.ClientConn, 2*runtime.GOMAXPROCS(0)+1)
+		for i := range conns {
+			conns[i] = l.conn()
+			_ = l.open(t.Context(), conns[i], &controlv1.Hello{Node: fmt.Sprintf("stuck%d", i)}) // and never reads
+		}
+		synctest.Wait()
+		good := &node{name: "good"}
+		leave := l.join(good)
+		synctest.Wait()
+		if good.root() != trie.Root() {
+			t.Error("the good node waits for the stuck ones")
+		}
+		l.server.mu.Lock()
+		running := 0
+		for _, st := range l.server.nodes {
+			st.mu.Lock()
+			if st.running {
+				running++
+			}
+			st.mu.Unlock()
+		}
+		l.server.mu.Unlock()
+		if running != len(conns) {
+			t.Errorf("%d writers wait for their nodes, want %d: the test does not do what it says", running, len(conns))
+		}
+		leave()
+		for _, c := range conns {
+			_ = c.Close()
 		}
 	})
 }

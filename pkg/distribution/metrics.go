@@ -17,6 +17,9 @@ type Metrics struct {
 	admitted      prometheus.Counter
 	ended         *prometheus.CounterVec
 	received      *prometheus.CounterVec
+
+	// The counters of each message, looked up once.
+	sent, took map[string]prometheus.Counter
 }
 
 // NewMetrics makes a set of collectors, not yet registered.
@@ -31,7 +34,7 @@ func NewMetrics() *Metrics {
 	gauge := func(name, help string) prometheus.Gauge {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Subsystem: sub, Name: name, Help: help})
 	}
-	return &Metrics{
+	m := &Metrics{
 		views:         gauge("views", "Views with a feed."),
 		streams:       gauge("streams", "Open control streams."),
 		framesEncoded: counter("frames_encoded_total", "Frames encoded: one per view, base, version and chunk, whatever the number of streams."),
@@ -45,6 +48,18 @@ func NewMetrics() *Metrics {
 		ended:         vec("ended_total", "Streams that ended, by error code; empty when the node closed it in order.", "code"),
 		received:      vec("messages_received_total", "Messages received from nodes, by kind; ignored: an ack or nack of something that was not sent.", "kind"),
 	}
+	m.sent = byLabel(m.framesSent, "notice", "accepted", "trust", "update", "freshness")
+	m.took = byLabel(m.received, "ack", "nack", "status", "ignored", "unknown")
+	return m
+}
+
+// byLabel gives the counters of these values of v's one label.
+func byLabel(v *prometheus.CounterVec, values ...string) map[string]prometheus.Counter {
+	out := make(map[string]prometheus.Counter, len(values))
+	for _, l := range values {
+		out[l] = v.WithLabelValues(l)
+	}
+	return out
 }
 
 // Collectors gives what to register.

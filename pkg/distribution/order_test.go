@@ -156,8 +156,8 @@ func TestIdleStreamHasNoWriter(t *testing.T) {
 		l.server.mu.Unlock()
 		st.mu.Lock()
 		defer st.mu.Unlock()
-		if st.idle != nil {
-			t.Error("a writer goroutine runs although there is nothing to send")
+		if st.running {
+			t.Error("the writer runs although there is nothing to send")
 		}
 	})
 }

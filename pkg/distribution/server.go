@@ -118,12 +118,14 @@ type Server struct {
 	admission *admission
 	pacing    *pacing
 	trust     trustFrames
+	senders   senders
 	running   sync.WaitGroup // handlers, each of which waits for its writer
 
 	mu      sync.Mutex // guards all below
 	streams map[*stream]struct{}
 	nodes   map[string]*stream // the one stream of each node
-	drain   *draining          // nil: not draining
+	guests  map[*Guest]struct{}
+	drain   *draining // nil: not draining
 	closed  bool
 }
 
@@ -187,16 +189,8 @@ func (s *Server) open(g controlv1.ControlService_StreamServer, peer Peer) (*stre
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.closed:
-		return nil, fault.New(fault.CodeDraining, "this hub stops")
-	case s.drain != nil:
-		return nil, wire.WithRetry(fault.New(fault.CodeDraining, "this hub is draining"), s.spread(len(s.nodes)))
-	case len(s.streams) >= s.cfg.MaxStreams:
-		return nil, wire.WithRetry(fault.New(fault.CodeStreamLimit, "this hub serves %d streams, its limit", len(s.streams)), backoff.Jitter(maxRetry/2, 0.5))
-	}
-	if wait, ok := s.admission.admit(time.Now()); !ok {
-		return nil, wire.WithRetry(fault.New(fault.CodeAdmission, "more streams want to open than this hub admits per second"), wait)
+	if err := s.room(); err != nil {
+		return nil, err
 	}
 	st := newStream(s, g, peer, cancel)
 	s.streams[st] = struct{}{}
@@ -259,13 +253,7 @@ func (s *Server) forget(st *stream) {
 	if s.nodes[st.node] == st {
 		delete(s.nodes, st.node)
 	}
-	if s.drain != nil && len(s.streams) == 0 {
-		select {
-		case <-s.drain.empty:
-		default:
-			close(s.drain.empty)
-		}
-	}
+	s.emptied()
 }
 
 // spread is a jittered wait that brings n clients back at the admission rate.
@@ -278,22 +266,9 @@ func (s *Server) spread(n int) time.Duration {
 // any, to come back after a wait), and returns when all have ended. When ctx ends
 // first it cuts the rest and returns ctx's cause.
 func (s *Server) Drain(ctx context.Context, hubs []string) error {
-	s.mu.Lock()
-	if s.drain == nil {
-		s.drain = &draining{hubs: hubs, empty: make(chan struct{})}
-		if len(s.streams) == 0 {
-			close(s.drain.empty)
-		}
-	}
-	d := s.drain
-	open := s.snapshot()
-	s.mu.Unlock()
-	cause := fault.New(fault.CodeDraining, "this hub is draining")
-	for _, st := range open {
-		st.end(cause, notice(cause, s.spread(len(open)), d.hubs))
-	}
+	empty := s.SendAway(hubs)
 	select {
-	case <-d.empty:
+	case <-empty:
 		return nil
 	case <-ctx.Done():
 		s.Close()
@@ -301,16 +276,47 @@ func (s *Server) Drain(ctx context.Context, hubs []string) error {
 	}
 }
 
+// TakeBack admits streams again after SendAway.
+func (s *Server) TakeBack() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drain = nil
+}
+
+// SendAway refuses new streams and tells each open one to go to one of hubs, or,
+// without any, to come back after a wait. The channel is closed when all have
+// ended.
+func (s *Server) SendAway(hubs []string) (empty <-chan struct{}) {
+	s.mu.Lock()
+	if s.drain == nil {
+		s.drain = &draining{hubs: hubs, empty: make(chan struct{})}
+		s.emptied()
+	}
+	s.dismiss()
+	d := s.drain
+	open := s.snapshot()
+	s.mu.Unlock()
+	cause := fault.New(fault.CodeDraining, "this hub is draining")
+	for _, st := range open {
+		st.end(cause, notice(cause, s.spread(len(open)), d.hubs))
+	}
+	return d.empty
+}
+
 // Close ends all streams at once, waits for them, and refuses new ones.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
 	open := s.snapshot()
+	for g := range s.guests {
+		g.cancel(fault.New(fault.CodeDraining, "this hub stops"))
+	}
 	s.mu.Unlock()
 	for _, st := range open {
 		st.cut(fault.New(fault.CodeDraining, "this hub stops"))
 	}
 	s.running.Wait()
+	s.senders.wait()
 }
 
 // snapshot lists the open streams. s.mu is held.

@@ -28,8 +28,8 @@ const (
 const lastWrite = 100 * time.Millisecond
 
 // stream is one node's stream. Its handler goroutine receives for as long as the
-// stream lives; a writer goroutine exists only while there is something to send, so
-// ten thousand idle streams cost ten thousand goroutines and not twice that.
+// stream lives; the server's senders write to it while there is something to send, so
+// ten thousand streams cost ten thousand goroutines and not twice that.
 type stream struct {
 	srv    *Server
 	g      controlv1.ControlService_StreamServer
@@ -51,14 +51,15 @@ type stream struct {
 	cursor  cursor
 	waiting bool          // the writer waits for an ack
 	started bool          // the session is there
-	idle    chan struct{} // closed when the running writer ends; nil: none runs
+	running bool          // the writer runs or is about to
+	idle    chan struct{} // closed when the running writer ends; nil: nobody waits for that
 	dirty   bool          // something changed since the writer looked
 	over    bool          // no writer may start
 	cause   error
 	final   *controlv1.Notice
 	timers  []*time.Timer
 
-	writer writer // owned by the one writer goroutine that runs
+	writer writer // owned by the one goroutine that runs it
 }
 
 func newStream(s *Server, g controlv1.ControlService_StreamServer, peer Peer, cancel context.CancelCauseFunc) *stream {
@@ -174,7 +175,7 @@ func (st *stream) lost(err error) error {
 
 // take handles one message after the hello.
 func (st *stream) take(m *controlv1.StreamRequest) error {
-	received := st.srv.cfg.Metrics.received
+	took := st.srv.cfg.Metrics.took
 	switch m := m.GetMessage().(type) {
 	case *controlv1.StreamRequest_Ack:
 		d, err := digest.HashOf(m.Ack.GetDigest())
@@ -182,10 +183,10 @@ func (st *stream) take(m *controlv1.StreamRequest) error {
 			return fault.New(fault.CodeNodeMessage, "ack: %w", err)
 		}
 		if !st.acked(Point{m.Ack.GetEpoch(), m.Ack.GetVersion()}, d) {
-			received.WithLabelValues("ignored").Inc()
+			took["ignored"].Inc()
 			return nil
 		}
-		received.WithLabelValues("ack").Inc()
+		took["ack"].Inc()
 		st.tell(func(s Session) { s.Acked(m.Ack) })
 	case *controlv1.StreamRequest_Nack:
 		d, err := digest.HashOf(m.Nack.GetDigest())
@@ -199,10 +200,10 @@ func (st *stream) take(m *controlv1.StreamRequest) error {
 			return fault.New(fault.CodeFlood, "node %s asks for snapshots too often", st.node)
 		}
 		if !st.nacked(Point{m.Nack.GetEpoch(), m.Nack.GetVersion()}, d, m.Nack.GetResync()) {
-			received.WithLabelValues("ignored").Inc()
+			took["ignored"].Inc()
 			return nil
 		}
-		received.WithLabelValues("nack").Inc()
+		took["nack"].Inc()
 		st.tell(func(s Session) { s.Nacked(m.Nack) })
 		st.wake()
 	case *controlv1.StreamRequest_Status:
@@ -212,13 +213,13 @@ func (st *stream) take(m *controlv1.StreamRequest) error {
 		if len(m.Status.GetMessage()) > maxMessage {
 			return fault.New(fault.CodeNodeMessage, "status: message is too long")
 		}
-		received.WithLabelValues("status").Inc()
+		took["status"].Inc()
 		st.active(m.Status.GetActive())
 		st.tell(func(s Session) { s.Reported(m.Status) })
 	case *controlv1.StreamRequest_Hello:
 		return fault.New(fault.CodeMessageOrder, "a second hello")
 	default:
-		received.WithLabelValues("unknown").Inc() // of a newer revision: not for us
+		took["unknown"].Inc() // of a newer revision: not for us
 	}
 	return nil
 }
@@ -325,6 +326,9 @@ func (st *stream) finish(err error) error {
 	for _, t := range st.timers {
 		t.Stop()
 	}
+	if st.running {
+		st.idle = make(chan struct{})
+	}
 	idle := st.idle
 	st.mu.Unlock()
 	if idle != nil {
@@ -341,8 +345,8 @@ func (st *stream) wake() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.dirty = true
-	if st.idle == nil && st.started && !st.over {
-		st.idle = make(chan struct{})
-		go st.writer.run()
+	if !st.running && st.started && !st.over {
+		st.running = true
+		st.srv.senders.put(st)
 	}
 }

@@ -13,8 +13,12 @@ import (
 	"github.com/meshkit/meshkit/pkg/wire"
 )
 
+// room is how many bytes may be waiting in gRPC for a send still not to block: half of
+// what gRPC takes.
+const room = 32 << 10
+
 // writer sends to one stream what its session and feed offer. One goroutine at a
-// time uses it: the hand-over from one to the next is stream.idle, under stream.mu.
+// time uses it: the hand-over from one to the next is stream.running, under stream.mu.
 type writer struct {
 	stream  *stream
 	session Session
@@ -28,34 +32,67 @@ type writer struct {
 	seen         uint64              // sequence number in feed of the version last sent
 	closing      bool                // the closing notice is sent
 	behind       *time.Timer         // set while the feed is below what the node has
+
+	looking bool         // the last look found something: look again
+	kind    string       // of message
+	message *wire.Frame  // chosen, and not sent yet
+	backlog wire.Backlog // messages that gRPC has not written
+	queued  int          // bytes sent since backlog was empty
 }
 
-// run sends until nothing is left to send, then ends. A later wake starts another.
+// run sends until nothing is left to send, then ends; a later wake starts it again. One
+// of the senders calls it, and must not be held up by a node that takes no bytes: where
+// a send might block, a goroutine of the stream's own goes on.
 func (w *writer) run() {
+	for w.pick() {
+		if !w.roomy() {
+			go w.persist()
+			return
+		}
+		w.send()
+	}
+}
+
+// persist is run with time to wait: a node that takes no bytes for too long loses its
+// stream.
+func (w *writer) persist() {
 	st := w.stream
 	stall := st.srv.cfg.StallTimeout
 	stalled := time.AfterFunc(stall, func() {
 		st.cut(fault.New(fault.CodeStalled, "node %s took no bytes for %s", st.node, stall))
 	})
 	defer stalled.Stop()
-	for w.more() {
-		for {
-			kind, message, err := w.next()
-			if err != nil {
-				st.cut(err)
-				break
-			}
-			if message == nil {
-				break
-			}
-			stalled.Reset(stall)
-			if err := st.g.SendMsg(message); err != nil {
-				st.cancel(err) // receiving ends as well, and finds out why
-				break
-			}
-			w.count(kind, message)
-		}
+	for w.pick() {
+		stalled.Reset(stall)
+		w.send()
 	}
+}
+
+// pick chooses the next message, unless one is chosen. It gives false when nothing is
+// left to send, and then the writer is over.
+func (w *writer) pick() bool {
+	for w.message == nil {
+		if !w.looking && !w.more() {
+			return false
+		}
+		var err error
+		if w.kind, w.message, err = w.next(); err != nil {
+			w.stream.cut(err)
+		}
+		w.looking = w.message != nil && !w.through()
+	}
+	return true
+}
+
+// through tells whether the chosen message is the last that the look at offer and feed
+// can give: the rest of an update, with no freshness after it. Whatever changes
+// later wakes the writer.
+func (w *writer) through() bool {
+	if w.kind != "update" || len(w.chunks) > 0 || w.feed == nil {
+		return false
+	}
+	p := w.feed.current.Load()
+	return p != nil && (p.freshness == nil || p.freshness == w.fresh)
 }
 
 // more says whether to look again. When it says no, the writer is over.
@@ -67,29 +104,46 @@ func (w *writer) more() bool {
 		st.dirty = false
 		return true
 	}
-	close(st.idle)
-	st.idle = nil
+	st.running = false
+	if st.idle != nil {
+		close(st.idle)
+		st.idle = nil
+	}
 	return false
 }
 
-// count adds one sent message to the metrics.
-func (w *writer) count(kind string, message any) {
-	m := w.stream.srv.cfg.Metrics
-	m.framesSent.WithLabelValues(kind).Inc()
-	if f, ok := message.(*wire.Frame); ok {
-		m.bytesSent.Add(float64(f.Size()))
+// roomy tells whether the next send is sure not to block.
+func (w *writer) roomy() bool {
+	if w.backlog.Len() == 0 {
+		w.queued = 0
 	}
+	return w.queued < room
+}
+
+// send sends the chosen message.
+func (w *writer) send() {
+	m := w.message
+	w.message = nil
+	if err := w.stream.g.SendMsg(w.backlog.Message(m)); err != nil {
+		w.stream.cancel(err) // receiving ends as well, and finds out why
+		w.looking = false
+		return
+	}
+	w.queued += m.Size()
+	metrics := w.stream.srv.cfg.Metrics
+	metrics.sent[w.kind].Inc()
+	metrics.bytesSent.Add(float64(m.Size()))
 }
 
 // next gives the most urgent message: why the stream ends; what was accepted; trust
 // metadata, which manifests may need and which passes an update that is on its way;
 // then the update; then freshness.
-func (w *writer) next() (kind string, message any, err error) {
+func (w *writer) next() (kind string, message *wire.Frame, err error) {
 	if n, closing := w.final(); closing {
 		if n == nil {
 			return "", nil, nil
 		}
-		return "notice", &controlv1.StreamResponse{Message: &controlv1.StreamResponse_Notice{Notice: n}}, nil
+		return encode("notice", &controlv1.StreamResponse{Message: &controlv1.StreamResponse_Notice{Notice: n}})
 	}
 	offer := w.session.Offer()
 	if offer.Accepted == nil {
@@ -97,7 +151,7 @@ func (w *writer) next() (kind string, message any, err error) {
 	}
 	if offer.Accepted != w.accepted {
 		w.accepted = offer.Accepted
-		return "accepted", &controlv1.StreamResponse{Message: &controlv1.StreamResponse_Accepted{Accepted: w.stream.srv.complete(offer.Accepted)}}, nil
+		return encode("accepted", &controlv1.StreamResponse{Message: &controlv1.StreamResponse_Accepted{Accepted: w.stream.srv.complete(offer.Accepted)}})
 	}
 	w.follow(offer.Feed)
 	var p *published
@@ -130,6 +184,12 @@ func (w *writer) next() (kind string, message any, err error) {
 		return "freshness", w.fresh, nil
 	}
 	return "", nil, nil
+}
+
+// encode makes a message for one stream only.
+func encode(kind string, m *controlv1.StreamResponse) (string, *wire.Frame, error) {
+	f, err := wire.Encode(m)
+	return kind, f, err
 }
 
 // final gives the closing notice once; closing stays true after it, and is true
@@ -206,15 +266,15 @@ func (w *writer) plan(p *published) (step, error) {
 		if err != nil {
 			return what, err
 		}
-		if w.send(p, u, before) {
+		if w.commit(p, u, before) {
 			return what, nil
 		}
 	}
 }
 
-// send records that u is on its way, unless the node said something meanwhile that
+// commit records that u is on its way, unless the node said something meanwhile that
 // moves its base.
-func (w *writer) send(p *published, u *encoded, before cursor) bool {
+func (w *writer) commit(p *published, u *encoded, before cursor) bool {
 	st := w.stream
 	st.mu.Lock()
 	defer st.mu.Unlock()

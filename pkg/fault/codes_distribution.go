@@ -1,7 +1,8 @@
 package fault
 
 // Codes of distribution: the wire (MK400x–MK401x), the hub's side of a stream
-// (MK402x–MK404x), and what a node finds wrong with an update (MK405x).
+// (MK402x–MK404x), what a node finds wrong with an update (MK405x), and bundles and
+// the OmniRelay services (MK406x).
 const (
 	CodeNoConnection    Code = "MK4001"
 	CodeNotOffered      Code = "MK4002"
@@ -37,6 +38,12 @@ const (
 	CodeBundleTooLarge  Code = "MK4055"
 	CodeContentTooLarge Code = "MK4056"
 	CodeKeyMismatch     Code = "MK4057"
+
+	CodeBundleInvalid Code = "MK4060"
+	CodeBundleFormat  Code = "MK4061"
+	CodeResumeToken   Code = "MK4062"
+	CodeCapability    Code = "MK4063"
+	CodeNoSuchScope   Code = "MK4064"
 )
 
 var distributionCodes = []Entry{
@@ -50,7 +57,7 @@ var distributionCodes = []Entry{
 	{CodeNoHubs, Invalid, "no hub address", "There is no hub address to connect to.", "Set the hub address in the configuration (key hubs)."},
 
 	{CodeHello, Invalid, "hello not valid", "The first message of a control stream must be a hello within its limits: a node name, at most 64 capabilities, labels within bounds, digests of 32 bytes.", "Correct the client that sent it; docs/protocol.md lists the limits."},
-	{CodeHelloNode, Denied, "hello for another node", "The node name in the hello is not the one in the client certificate.", "Join the node under its own name; a certificate cannot be used for another node."},
+	{CodeHelloNode, Denied, "hello for another node", "The node name in the hello, or the node_id of an OmniRelay client, is not the one in the client certificate.", "Join the node under its own name; a certificate cannot be used for another node."},
 	{CodeProtocolVersion, Invalid, "no common protocol revision", "The client speaks no revision of the control protocol that this hub speaks.", "Bring hub and agent to builds at most one version apart."},
 	{CodeHelloTimeout, Timeout, "no hello", "The client opened a control stream and sent no hello in time.", "Correct the client; the hub closes such streams to protect the others."},
 	{CodeMessageOrder, Invalid, "message out of order", "A control stream carries one hello, first, and then acks, nacks and status.", "Correct the client that sent it; see docs/protocol.md."},
@@ -74,4 +81,10 @@ var distributionCodes = []Entry{
 	{CodeBundleTooLarge, Exhausted, "bundle too large", "The update would take the bundle over a limit on resources or bytes.", "Reduce what the node's scope covers, or raise DomainSettings limits and the agent's."},
 	{CodeContentTooLarge, Exhausted, "resource too large", "One resource of the update is larger than the limit.", "Split the resource; the limit is 256 KiB."},
 	{CodeKeyMismatch, Corrupt, "resource under another's key", "A resource of the update does not have the kind, namespace and name of the key that it is sent under.", "The node refuses the update; inspect the hub that signed it."},
+
+	{CodeBundleInvalid, Corrupt, "not a bundle", "The bytes are not a bundle (meshkit.bundle.v1): they cannot be decoded, are cut off, or hold one resource twice.", "Keep what is active and fetch the bundle again; if it was stored, the file is damaged."},
+	{CodeBundleFormat, Invalid, "bundle of a later format", "The bundle has a format that this reader does not know: hub or agent are newer than the reader.", "Bring the data plane's MeshKit reader to the release of its hub or agent."},
+	{CodeResumeToken, Invalid, "resume token not usable", "The resume token of an OmniRelay client was not made by this domain's hubs or agents, or is damaged.", "Remove the node's stored last-known-good (LKG) file and let it start again: it then gets the whole bundle."},
+	{CodeCapability, Invalid, "capability missing", "The node's configuration needs a capability that the OmniRelay client did not advertise. Such a bundle is never sent.", "Run an OmniRelay build that has the capability, or watch the hub instead of the agent: a hub leaves out what a client cannot do, as far as that is safe."},
+	{CodeNoSuchScope, NotFound, "no such leadership scope", "A leadership subscription names a scope that is not served here. A scope is a domain's name.", "Name the domain, or leave the scope empty to get every one."},
 }

@@ -178,31 +178,25 @@ func rewrite(n, port int) *adminv1.ApplyRequest {
 	return req
 }
 
+// An answer that waited for the fan-out would never find a node without the change.
 func TestTheAnswerToALargeChangeComesBeforeItsFanOutIsDone(t *testing.T) {
 	h := hubtest.NewDomain(t).Start(t)
 	o := operate(t, h)
-	alone := time.Duration(0)
-	for port := range 3 { // the first creates
-		begin := time.Now()
-		if _, err := o.resources.Apply(t.Context(), rewrite(1000, 80+port)); err != nil {
-			t.Fatal(err)
-		}
-		alone = time.Since(begin)
-	}
 	n := crowdSize(t, 100)
 	c := gather(t, h, n)
-	for port := range 3 {
-		begin := time.Now()
+	first := 0
+	for port := 0; port < 8 && first == 0; port++ {
 		resp, err := o.resources.Apply(t.Context(), rewrite(1000, 1080+port))
 		if err != nil {
 			t.Fatal(err)
 		}
-		took := time.Since(begin)
-		comesAbout(t, "the change on every node", func() bool { return c.have(resp.GetSeq()) == n })
-		all := time.Since(begin)
-		if took > alone+2*time.Second {
-			t.Errorf("the answer took %s, and %s without nodes", took, alone)
+		if have := c.have(resp.GetSeq()); have < n {
+			t.Logf("answered with the change on %d of %d nodes", have, n)
+			first++
 		}
-		t.Logf("alone %s; with %d nodes answered after %s, everywhere after %s", alone, n, took, all)
+		comesAbout(t, "the change on every node", func() bool { return c.have(resp.GetSeq()) == n })
+	}
+	if first == 0 {
+		t.Error("each answer came when every node had the change already")
 	}
 }

@@ -3,13 +3,10 @@ package hub
 import (
 	"context"
 	"crypto/tls"
-	"errors"
-	"log/slog"
 	"net"
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
@@ -18,25 +15,15 @@ import (
 	"github.com/meshkit/meshkit/pkg/mtls"
 )
 
-// Bounds of connections that have not proven anything yet; see room for who gives
-// way when they are reached.
-const (
-	handshakeTime    = 10 * time.Second
-	maxSilentConns   = 1024 // nothing heard from them yet
-	maxHandshakes    = 512  // heard from, and not done
-	maxStrangerConns = 1024
-)
-
-// front is the one port of a hub. It does the TLS handshake, and hands the
-// connection to one of three gRPC servers: operators and hubs get all services;
-// nodes get streams and renewal, in small messages; callers without a certificate
-// get only what needs none. gRPC holds a message whole before anyone can judge it,
-// so what each may make the hub hold is bounded by the server it reaches.
+// front is a hub's side of its port: three gRPC servers. Operators and hubs get all
+// services; nodes get streams and renewal, in small messages; callers without a
+// certificate get only what needs none. gRPC holds a message whole before anyone can
+// judge it, so what each may make the hub hold is bounded by the server it reaches.
 type front struct {
+	// names are what hellos say that mean this hub's domain.
+	names                   []string
 	config                  *tls.Config
 	known, nodes, strangers door
-	silent, handshakes      *room // connections on their way to a door
-	evicted                 *prometheus.CounterVec
 }
 
 // door is a gRPC server and the connections on their way to it.
@@ -45,112 +32,25 @@ type door struct {
 	in     *handoff
 }
 
-func newFront(config *tls.Config, known, nodes, strangers *grpc.Server) *front {
+func newFront(p *Port, names []string, config *tls.Config, known, nodes, strangers *grpc.Server) *front {
 	config = config.Clone()
 	config.NextProtos = []string{"h2"}
-	evicted := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "meshkit_connections_evicted_total", Help: "Connections that had proven nothing yet, closed to make room for others, by stage: silent (no byte came), handshake (not done), stranger (no certificate).",
-	}, []string{"stage"})
 	return &front{
-		config: config, evicted: evicted,
-		silent: newRoom(maxSilentConns, evicted.WithLabelValues("silent")), handshakes: newRoom(maxHandshakes, evicted.WithLabelValues("handshake")),
-		known: door{known, newHandoff(nil)}, nodes: door{nodes, newHandoff(nil)},
-		strangers: door{strangers, newHandoff(newRoom(maxStrangerConns, evicted.WithLabelValues("stranger")))},
+		names: names, config: config, known: door{known, newHandoff(p, nil)}, nodes: door{nodes, newHandoff(p, nil)},
+		strangers: door{strangers, newHandoff(p, newRoom(maxStrangerConns, p.evicted.WithLabelValues("stranger")))},
 	}
 }
-
-// collectors gives the front's metrics.
-func (f *front) collectors() []prometheus.Collector { return []prometheus.Collector{f.evicted} }
 
 func (f *front) doors() []door { return []door{f.known, f.nodes, f.strangers} }
 
-// shut takes no more connections in.
-func (f *front) shut() {
-	for _, d := range f.doors() {
-		d.in.Close()
-	}
-}
-
-// serve accepts until close. It closes l.
-func (f *front) serve(l net.Listener, log *slog.Logger) error {
+// serve runs the servers until close.
+func (f *front) serve() error {
 	var wg sync.WaitGroup
 	for _, d := range f.doors() {
-		d.in.addr = l.Addr()
 		wg.Go(func() { _ = d.server.Serve(d.in) })
 	}
-	wg.Go(func() {
-		<-f.known.in.done
-		_ = l.Close()
-	})
-	// Handshakes under way end with the port: one that never finishes must not
-	// hold up the end of the program.
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	wg.Go(func() {
-		<-f.known.in.done
-		cancel()
-	})
-	for pause := 5 * time.Millisecond; ; {
-		conn, aerr := l.Accept()
-		if aerr != nil {
-			if f.known.in.closed() || errors.Is(aerr, net.ErrClosed) {
-				break
-			}
-			// Out of file descriptors, as a rule: wait for some to come back.
-			log.Warn("connection not accepted", "err", aerr)
-			select {
-			case <-time.After(pause):
-			case <-f.known.in.done:
-			}
-			pause = min(2*pause, time.Second)
-			continue
-		}
-		pause = 5 * time.Millisecond
-		c := &caller{Conn: conn, next: f.handshakes, leave: f.silent.enter(conn)}
-		wg.Go(func() { f.admit(ctx, c, log) })
-	}
-	f.shut()
 	wg.Wait()
 	return nil
-}
-
-// admit does the handshake of one connection and hands it on.
-func (f *front) admit(ctx context.Context, raw *caller, log *slog.Logger) {
-	conn := tls.Server(raw, f.config)
-	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
-	defer cancel()
-	err := conn.HandshakeContext(ctx)
-	raw.leave()
-	if err != nil {
-		log.Debug("handshake failed", "peer", raw.RemoteAddr().String(), "code", string(fault.CodeOf(err)), "err", err)
-		_ = raw.Close()
-		return
-	}
-	if !f.doorFor(conn).in.put(conn) {
-		_ = conn.Close()
-	}
-}
-
-// caller is a connection whose handshake is not done. With its first bytes it moves
-// to the next room: there, those who never say anything cannot push it out, however
-// fast they come back. The goroutine of the handshake owns its fields; after the
-// handshake they do not change.
-type caller struct {
-	net.Conn
-	heard bool
-	next  *room
-	leave func() // the room that it is in
-}
-
-// Read implements net.Conn.
-func (c *caller) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if n > 0 && !c.heard {
-		c.heard = true
-		c.leave()
-		c.leave = c.next.enter(c.Conn)
-	}
-	return n, err
 }
 
 // doorFor tells which server a caller may reach.
@@ -165,9 +65,11 @@ func (f *front) doorFor(conn *tls.Conn) door {
 	return f.known
 }
 
-// close stops accepting and ends the servers: calls under way get grace.
+// close ends the servers: calls under way get grace.
 func (f *front) close(grace time.Duration) {
-	f.shut()
+	for _, d := range f.doors() {
+		_ = d.in.Close()
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -195,8 +97,8 @@ type handoff struct {
 	room  *room
 }
 
-func newHandoff(r *room) *handoff {
-	return &handoff{conns: make(chan net.Conn), done: make(chan struct{}), room: r}
+func newHandoff(p *Port, r *room) *handoff {
+	return &handoff{addr: p.Addr(), conns: make(chan net.Conn), done: make(chan struct{}), room: r}
 }
 
 // put waits for the server to take the connection; false: it takes no more, and
@@ -234,15 +136,6 @@ func (h *handoff) Close() error {
 
 // Addr implements net.Listener.
 func (h *handoff) Addr() net.Addr { return h.addr }
-
-func (h *handoff) closed() bool {
-	select {
-	case <-h.done:
-		return true
-	default:
-		return false
-	}
-}
 
 // counted gives its place back when it is closed.
 type counted struct {

@@ -59,6 +59,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
 	"github.com/meshkit/meshkit/pkg/observe"
+	"github.com/meshkit/meshkit/pkg/omnirelay"
 	"github.com/meshkit/meshkit/pkg/resource"
 	"github.com/meshkit/meshkit/pkg/run"
 	"github.com/meshkit/meshkit/pkg/sign"
@@ -88,11 +89,16 @@ type Options struct {
 	HubCA      ca.Driver
 	HubCAChain [][]byte
 	StoreURL   string
+	// Host makes and serves further domains in this process; nil: it does not.
+	Host admin.DomainHost
 	// TLS is the hub's own certificate; SaveTLS, if set, keeps a renewed one.
 	TLS     *mtls.Source
 	SaveTLS func() error
-	// Listener serves gRPC; Metrics, if set, serves /metrics, /healthz, /readyz.
+	// Port serves gRPC. Whoever runs several domains on one port runs it; nil: the
+	// hub runs one of its own on Listener.
+	Port     *Port
 	Listener net.Listener
+	// Metrics, if set, serves /metrics, /healthz, /readyz.
 	Metrics  net.Listener
 	Registry *observe.Registry
 	Logger   *slog.Logger
@@ -120,7 +126,9 @@ type Hub struct {
 	keys     *keyring.Keyring
 	views    *views.Set
 	streams  *distribution.Server
+	relay    *relayed
 	front    *front
+	ownPort  bool
 	forward  *forward.Forwarder
 	peers    *peers.Set
 	stopping chan struct{}
@@ -140,8 +148,12 @@ func New(opt Options) (*Hub, error) {
 	if opt.Drain == 0 {
 		opt.Drain = 2 * time.Second
 	}
+	ownPort := opt.Port == nil
+	if ownPort {
+		opt.Port = NewPort(opt.Listener, opt.Logger)
+	}
 	if opt.Advertise == "" {
-		opt.Advertise = opt.Listener.Addr().String()
+		opt.Advertise = opt.Port.Addr().String()
 	}
 	id, err := identity.New(opt.Domain, identity.Hub, opt.Name)
 	if err != nil {
@@ -150,14 +162,17 @@ func New(opt Options) (*Hub, error) {
 	if opt.TLS.ID() != id {
 		return nil, fault.New(fault.CodeConfig, "the hub's certificate is for %s, and the configuration says %s", opt.TLS.ID(), id)
 	}
-	h := &Hub{opt: opt, log: opt.Logger, started: time.Now(), health: observe.NewHealth(), stopping: make(chan struct{})}
+	h := &Hub{opt: opt, log: opt.Logger, started: time.Now(), health: observe.NewHealth(), stopping: make(chan struct{}), ownPort: ownPort}
 	h.assemble(id)
 	dist := h.opt.Distribution
 	dist.Backend, dist.Hubs, dist.Logger = h.views, h.otherHubs, opt.Logger
 	if h.streams, err = distribution.NewServer(dist); err != nil {
 		return nil, err
 	}
-	h.front = newFront(mtls.ServerConfig(opt.TLS, mtls.ServerOptions{OptionalClient: true, Grace: opt.CertificateGrace}), h.known(), h.nodes(), h.strangers())
+	h.relay = newRelayed(h)
+	names := []string{mtls.DomainServerName(opt.Domain), mtls.PinServerName(opt.Authority.Pin())}
+	h.front = newFront(opt.Port, names, mtls.ServerConfig(opt.TLS, mtls.ServerOptions{OptionalClient: true, Grace: opt.CertificateGrace}), h.known(), h.nodes(), h.strangers())
+	opt.Port.add(h.front)
 	h.observe(dist.Metrics)
 	return h, nil
 }
@@ -198,26 +213,34 @@ func (h *Hub) known() *grpc.Server {
 	limits := resource.DefaultLimits()
 	opts := wire.ServerOptions(wire.ServerConfig{ReceiveBytes: limits.AdminMessageBytes, SendBytes: limits.AdminMessageBytes, Logger: h.log})
 	opts = append(opts, grpc.ChainUnaryInterceptor(h.forward.Accept))
-	s := grpc.NewServer(append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}))...)
-	admin.Register(s, admin.Options{
-		Domain: h.opt.Domain, Hub: h.opt.Name, Build: version.String(), Store: h.opt.StoreName, Started: h.started,
-		Replica: h.replica, Views: h.views, Fleet: h.fleet, Keys: h.keys, CAPin: h.opt.Authority.Pin(),
-		Peers: h.peers, Address: func() string { return h.opt.Advertise }, Limits: limits, Stopping: h.stopping, CertificateGrace: h.opt.CertificateGrace,
-	})
+	opts = append(append(opts, guard.Options()...), barriers{h.replica}.options()...)
+	s := grpc.NewServer(append(opts, grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}))...)
+	admin.Register(s, h.adminOptions())
 	controlv1.RegisterControlServiceServer(s, lazyStreams{hub: h})
 	identityv1.RegisterIdentityServiceServer(s, h.joinService())
+	h.relay.register(s)
 	return s
+}
+
+func (h *Hub) adminOptions() admin.Options {
+	return admin.Options{
+		Domain: h.opt.Domain, Hub: h.opt.Name, Build: version.String(), Store: h.opt.StoreName, Started: h.started,
+		Replica: h.replica, Views: h.views, Fleet: h.fleet, Keys: h.keys, CAPin: h.opt.Authority.Pin(), Host: h.opt.Host,
+		Peers: h.peers, Address: func() string { return h.opt.Advertise }, Limits: resource.DefaultLimits(), Stopping: h.stopping,
+		CertificateGrace: h.opt.CertificateGrace,
+	}
 }
 
 // nodes is the server for nodes: a stream, and renewal. What else they call is
 // refused by the guard, as a method that they may not call.
 func (h *Hub) nodes() *grpc.Server {
 	guard := &access.Guard{Members: h.state}
-	opts := wire.ServerOptions(wire.ServerConfig{Streams: 8, ReceiveBytes: wire.MaxControlRequest, Logger: h.log})
+	opts := wire.ServerOptions(wire.ServerConfig{Streams: 8, ReceiveBytes: wire.MaxControlRequest, SendBytes: omnirelay.MaxMessage, Window: 64 << 10, Logger: h.log})
 	opts = append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}), grpc.UnknownServiceHandler(notForNodes))
 	s := grpc.NewServer(opts...)
 	controlv1.RegisterControlServiceServer(s, lazyStreams{hub: h})
 	identityv1.RegisterIdentityServiceServer(s, h.joinService())
+	h.relay.register(s)
 	return s
 }
 
@@ -232,7 +255,7 @@ func notForNodes(_ any, stream grpc.ServerStream) error {
 // small messages, and nothing else.
 func (h *Hub) strangers() *grpc.Server {
 	guard := &access.Guard{Members: h.state}
-	opts := wire.ServerOptions(wire.ServerConfig{Streams: 4, ReceiveBytes: 64 << 10, SendBytes: 4 << 20, UnaryTimeout: 30 * time.Second, ConnectionAge: 5 * time.Minute, Logger: h.log})
+	opts := wire.ServerOptions(wire.ServerConfig{Streams: 4, ReceiveBytes: 64 << 10, Window: 64 << 10, SendBytes: 4 << 20, UnaryTimeout: 30 * time.Second, ConnectionAge: 5 * time.Minute, Logger: h.log})
 	s := grpc.NewServer(append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}))...)
 	identityv1.RegisterIdentityServiceServer(s, h.joinService())
 	return s
@@ -277,14 +300,20 @@ func (h *Hub) listed(name string) bool {
 	return f != nil && slices.ContainsFunc(f.Anchors.Hubs(), func(k trust.HubKey) bool { return k.Hub == name })
 }
 
-// hubs lists the addresses of the domain's hubs, this one first.
-func (h *Hub) hubs() []string { return append([]string{h.opt.Advertise}, h.otherHubs()...) }
+// hubs lists where streams may go, this hub first unless it is drained.
+func (h *Hub) hubs() []string {
+	if s := h.state(); s != nil && isDrained(s, h.opt.Name) {
+		return append(h.otherHubs(), h.opt.Advertise)
+	}
+	return append([]string{h.opt.Advertise}, h.otherHubs()...)
+}
 
+// otherHubs lists the addresses of the domain's other hubs that are not drained.
 func (h *Hub) otherHubs() []string {
 	var out []string
 	if s := h.state(); s != nil {
 		for other := range s.Hubs() {
-			if other.GetHub() != h.opt.Name && other.GetAddress() != "" {
+			if other.GetHub() != h.opt.Name && other.GetAddress() != "" && !other.GetDrained() {
 				out = append(out, other.GetAddress())
 			}
 		}
@@ -335,7 +364,7 @@ func (h *Hub) Addresses() (listen, metrics string) {
 	if h.opt.Metrics != nil {
 		metrics = h.opt.Metrics.Addr().String()
 	}
-	return h.opt.Listener.Addr().String(), metrics
+	return h.opt.Port.Addr().String(), metrics
 }
 
 // Run serves until ctx ends or a part fails. When ctx ends, it tells streams to
@@ -347,10 +376,15 @@ func (h *Hub) Run(ctx context.Context) error {
 	core.Go("log", h.replica.Run)
 	core.Go("views", h.views.Run)
 	core.Go("upkeep", h.upkeep)
+	core.Go("drain", h.followDrain)
+	core.Go("leadership", h.relay.tracker.Run)
 	h.serving.Store(true)
 
 	serve := run.New(core.Context())
-	serve.Go("connections", func(context.Context) error { return h.front.serve(h.opt.Listener, h.log) })
+	serve.Go("connections", func(context.Context) error { return h.front.serve() })
+	if h.ownPort {
+		serve.Go("port", func(context.Context) error { return h.opt.Port.Run() })
+	}
 	var web *http.Server
 	if h.opt.Metrics != nil {
 		web = h.webServer()
@@ -377,12 +411,17 @@ func (h *Hub) Run(ctx context.Context) error {
 
 func (h *Hub) shutdown(web *http.Server) {
 	close(h.stopping)
+	h.relay.board.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), h.opt.Drain)
 	defer cancel()
 	if err := h.streams.Drain(ctx, h.otherHubs()); err != nil {
 		h.log.Warn("streams cut that did not leave in time", "err", err)
 	}
 	h.streams.Close()
+	h.opt.Port.remove(h.front)
+	if h.ownPort {
+		h.opt.Port.Close()
+	}
 	h.front.close(time.Second)
 	h.peers.Close()
 	if web != nil {

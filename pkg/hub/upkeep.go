@@ -132,7 +132,7 @@ func (h *Hub) observe(dist *distribution.Metrics) {
 		})
 	}
 	h.opt.Registry.MustRegister(
-		collectors(dist.Collectors()), collectors(h.fleet.Collectors()), collectors(h.views.Collectors()), collectors(h.front.collectors()),
+		collectors(dist.Collectors()), collectors(h.fleet.Collectors()), collectors(h.views.Collectors()),
 		gauge("meshkit_log_seq", "Sequence number of the newest log entry that this hub follows.", func(c *replica.Current) float64 { return float64(c.State.Seq()) }),
 		gauge("meshkit_config_seq", "Config sequence: the newest version.", func(c *replica.Current) float64 { return float64(c.State.ConfigSeq()) }),
 		gauge("meshkit_resources", "Resources in the domain.", func(c *replica.Current) float64 { return float64(c.State.Len()) }),
@@ -167,6 +167,9 @@ func (h *Hub) observe(dist *distribution.Metrics) {
 			return float64(h.opt.TLS.NotAfter().Unix())
 		}),
 	)
+	if h.opt.Port.first(h.front) {
+		h.opt.Registry.MustRegister(h.opt.Port.evicted) // of all domains on the port
+	}
 	h.health.Add("log", func(context.Context) error { return h.replica.Health() })
 	h.health.Add("trust", func(context.Context) error {
 		if h.replica.Current() == nil {

@@ -82,6 +82,7 @@ func ClientConfig(s *Source, want func(identity.ID) error) *tls.Config {
 		want = AnyHub
 	}
 	c := clientBase()
+	c.ServerName = DomainServerName(s.ID().Domain)
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		return &s.cur.Load().cert, nil
 	}
@@ -93,6 +94,21 @@ func ClientConfig(s *Source, want func(identity.ID) error) *tls.Config {
 		return want(id)
 	}
 	return c
+}
+
+// A port may serve several domains. Which one a client means it says in the server
+// name of its hello (SNI, RFC 6066 section 3), which is no host name here: the
+// domain, or, before it knows that, what it was pinned to. Nothing rests on it but
+// the choice of certificate, which is then verified.
+
+// DomainServerName is what hellos say that mean a domain by name.
+func DomainServerName(domain string) string { return domain }
+
+// PinServerName is what hellos say that mean a domain by its CA pin. No domain has a
+// name that begins with an underscore.
+func PinServerName(pin string) string {
+	digits := strings.ToLower(strings.TrimPrefix(pin, "sha256:"))
+	return "_pin." + digits[:min(len(digits), 48)]
 }
 
 // clientBase is a client configuration that compares no host names, as SPIFFE
@@ -213,6 +229,7 @@ func PinnedClientConfig(pin string) (*tls.Config, *Captured, error) {
 	}
 	got := &Captured{}
 	c := clientBase()
+	c.ServerName = PinServerName(pin)
 	c.VerifyConnection = func(cs tls.ConnectionState) error {
 		p, err := verifyPinned(cs.PeerCertificates, want, time.Now())
 		if err != nil {

@@ -101,6 +101,12 @@ func (st *step) fold() error {
 		return decode(st, st.nodeJoined)
 	case KindHubJoined:
 		return decode(st, st.hubJoined)
+	case KindHubDrained:
+		return decode(st, st.hubDrained)
+	case KindDomainHosted:
+		return decode(st, func(m *logv1.DomainHosted) error { return st.remember(m.GetFingerprint()) })
+	case KindLeadershipTransferred:
+		return decode(st, st.leadershipTransferred)
 	case KindNodeForgotten:
 		return decode(st, st.nodeForgotten)
 	case KindCertificateIssued:
@@ -147,8 +153,10 @@ func (st *step) termStarted(m *logv1.TermStarted) error {
 	if m.GetHub() == "" {
 		return bad(st.entry, "it names no hub")
 	}
-	before, _ := st.Hub(m.GetHub())
-	h := &logv1.HubState{Hub: m.GetHub(), Address: m.GetAddress(), LastTerm: st.entry.GetTerm(), JoinedSeq: before.GetJoinedSeq()}
+	h := &logv1.HubState{Hub: m.GetHub(), Address: m.GetAddress(), LastTerm: st.entry.GetTerm()}
+	if before, ok := st.Hub(m.GetHub()); ok {
+		h.JoinedSeq, h.Drained = before.GetJoinedSeq(), before.GetDrained()
+	}
 	st.hubs, _, _ = st.hubs.Insert([]byte(m.GetHub()), h)
 	return nil
 }
@@ -225,6 +233,24 @@ func (st *step) hubJoined(m *logv1.HubJoined) error {
 		st.caBundle = m.GetCaBundle()
 	}
 	st.effect.Trust = true
+	return st.remember(m.GetFingerprint())
+}
+
+func (st *step) hubDrained(m *logv1.HubDrained) error {
+	if err := st.CheckDrain(m.GetHub(), m.GetDrained()); err != nil {
+		return bad(st.entry, "%w", err)
+	}
+	old, _ := st.Hub(m.GetHub())
+	h := proto.CloneOf(old)
+	h.Drained = m.GetDrained()
+	st.hubs, _, _ = st.hubs.Insert([]byte(m.GetHub()), h)
+	return st.remember(m.GetFingerprint())
+}
+
+func (st *step) leadershipTransferred(m *logv1.LeadershipTransferred) error {
+	if _, ok := st.Hub(m.GetTo()); !ok {
+		return bad(st.entry, "hub %q is not in the domain", m.GetTo())
+	}
 	return st.remember(m.GetFingerprint())
 }
 

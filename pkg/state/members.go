@@ -72,6 +72,23 @@ func (s *State) CheckHubJoin(id, hub string, now time.Time) error {
 	return nil
 }
 
+// CheckDrain tells whether a hub may be drained, or taken into use again: it is
+// there, and when it is drained another is left that is not.
+func (s *State) CheckDrain(hub string, drained bool) error {
+	if _, ok := s.Hub(hub); !ok {
+		return fault.New(fault.CodeNoSuchHub, "hub %q is not in the domain", hub)
+	}
+	if !drained {
+		return nil
+	}
+	for h := range s.Hubs() {
+		if h.GetHub() != hub && !h.GetDrained() {
+			return nil
+		}
+	}
+	return fault.New(fault.CodeLastHub, "hub %q is the last one that is not drained", hub)
+}
+
 // spend uses up one use of a token that exists.
 func (st *step) spend(token string) {
 	old, _ := st.Token(token)

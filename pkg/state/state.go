@@ -66,10 +66,14 @@ const (
 	KindTokenRevoked      = "TokenRevoked"
 	KindNodeJoined        = "NodeJoined"
 	KindHubJoined         = "HubJoined"
+	KindHubDrained        = "HubDrained"
+	KindDomainHosted      = "DomainHosted"
 	KindNodeForgotten     = "NodeForgotten"
 	KindCertificateIssued = "CertificateIssued"
 	KindTrustUpdated      = "TrustUpdated"
 	KindLossAccepted      = "LossAccepted"
+
+	KindLeadershipTransferred = "LeadershipTransferred"
 )
 
 // Position names a point of the log.
@@ -333,6 +337,17 @@ func (s *State) Certificate(identity string) (*logv1.CertificateIssued, bool) {
 
 // Hub gives the hub of a name that joined or led a term.
 func (s *State) Hub(name string) (*logv1.HubState, bool) { return s.hubs.Get([]byte(name)) }
+
+// Leader gives the hub that began the newest term; nil before the first.
+func (s *State) Leader() *logv1.HubState {
+	var newest *logv1.HubState
+	for h := range s.Hubs() {
+		if h.GetLastTerm() > newest.GetLastTerm() {
+			newest = h
+		}
+	}
+	return newest
+}
 
 // Hubs yields the hubs that joined or led a term, by name.
 func (s *State) Hubs() iter.Seq[*logv1.HubState] { return values(s.hubs) }

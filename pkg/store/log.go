@@ -235,6 +235,13 @@ func (l *Log) Leader(ctx context.Context) (Holder, uint64, error) {
 	return p.Holder, p.Term, nil
 }
 
+// End gives the sequence number of the newest entry, 0 if there is none: what was
+// committed before the call is at or before it. It costs one small read.
+func (l *Log) End(ctx context.Context) (uint64, error) {
+	p, err := l.driver.Read(ctx, math.MaxUint64, 0)
+	return p.Head.Seq, err
+}
+
 // Head gives the end of the log: what was committed before the call is at or
 // before it.
 func (l *Log) Head(ctx context.Context) (Head, error) {
@@ -315,8 +322,8 @@ func (l *Log) Follow(ctx context.Context, known Head, limit int) ([]Entry, error
 	return entries, nil
 }
 
-// End gives where the log ends, without its hash.
-func (l *Log) End(ctx context.Context) (Position, error) {
+// EndPosition is End with the newest entry's term.
+func (l *Log) EndPosition(ctx context.Context) (Position, error) {
 	p, err := l.driver.Read(ctx, math.MaxUint64, 0)
 	return p.Head, err
 }

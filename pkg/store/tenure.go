@@ -48,6 +48,15 @@ type Tenure struct {
 	head Head
 }
 
+// Causes of the end of a tenure's Context, beside the store's own word: errors.Is finds
+// them below fault.CodeLeaseLost.
+var (
+	// ErrUnconfirmed: the lease could have expired.
+	ErrUnconfirmed = errors.New("the store did not confirm it in time")
+	// ErrResigned: Resign was called.
+	ErrResigned = errors.New("this hub resigned")
+)
+
 // TenureOption adjusts a tenure.
 type TenureOption func(*Tenure)
 
@@ -188,7 +197,7 @@ func (t *Tenure) Resign(ctx context.Context) error {
 	case <-t.written:
 	case <-ctx.Done():
 	}
-	t.end(fault.New(fault.CodeLeaseLost, "this hub resigned leadership of term %d", t.Term()))
+	t.end(fault.New(fault.CodeLeaseLost, "leadership of term %d ended: %w", t.Term(), ErrResigned))
 	released := make(chan error, 1)
 	t.releases.Go(func() {
 		t.wg.Wait()
@@ -248,7 +257,7 @@ func (t *Tenure) keepAlive(asked time.Time, ttl time.Duration) {
 		t.await(lost, nil)
 		return
 	}
-	expired := fault.New(fault.CodeLeaseLost, "leadership of term %d expired: the store did not confirm it in time", t.Term())
+	expired := fault.New(fault.CodeLeaseLost, "leadership of term %d expired: %w", t.Term(), ErrUnconfirmed)
 	// A timer of its own: Renew may hang.
 	expiry := time.AfterFunc(time.Until(asked.Add(ttl)), func() { t.end(expired) })
 	defer expiry.Stop()

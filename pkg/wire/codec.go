@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
@@ -54,6 +55,39 @@ func (f *Frame) Size() int { return f.size }
 // Bytes gives a copy of the frame's bytes.
 func (f *Frame) Bytes() []byte { return f.parts.Materialize() }
 
+// Backlog counts what gRPC has taken to send on one stream and has not written to the
+// connection yet. gRPC takes up to 64 KiB and then blocks in SendMsg; nothing else
+// tells beforehand that it would, and what a peer says does not count: it may lie. The
+// zero value is usable, and safe for concurrent use.
+type Backlog struct{ n atomic.Int64 }
+
+// Message gives what to pass to SendMsg for f, so that it is counted.
+func (b *Backlog) Message(f *Frame) any { return &queued{f, b} }
+
+// Len is the number of messages that are not written. It is 0 only when gRPC has
+// given back all room that messages took.
+func (b *Backlog) Len() int { return int(b.n.Load()) }
+
+// queued is a frame on its way on one stream.
+type queued struct {
+	frame   *Frame
+	backlog *Backlog
+}
+
+// written is an empty buffer that goes at the end of each counted message: gRPC gives
+// it back when the message is written, or dropped. It is large enough for gRPC to give
+// back buffers of its size at all.
+var written = make([]byte, 0, 4<<10)
+
+// returned is the pool that gRPC gives written back to.
+type returned Backlog
+
+// Get implements mem.BufferPool; nobody takes buffers from here.
+func (*returned) Get(n int) *[]byte { b := make([]byte, n); return &b }
+
+// Put implements mem.BufferPool.
+func (r *returned) Put(*[]byte) { r.n.Add(-1) }
+
 // Codec encodes protobuf messages as gRPC's own codec does, and passes a *Frame
 // through as it is, so that a message for a thousand streams is encoded once. On
 // the way in it fills messages, and refuses control requests above
@@ -71,8 +105,13 @@ func (Codec) Name() string { return proto.Name }
 
 // Marshal implements encoding.CodecV2.
 func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
-	if f, ok := v.(*Frame); ok {
-		return f.parts, nil // buffers without reference counts: gRPC's Ref and Free do nothing
+	switch v := v.(type) {
+	case *Frame:
+		return v.parts, nil // buffers without reference counts: gRPC's Ref and Free do nothing
+	case *queued:
+		v.backlog.n.Add(1)
+		parts := make(mem.BufferSlice, 0, len(v.frame.parts)+1)
+		return append(append(parts, v.frame.parts...), mem.NewBuffer(&written, (*returned)(v.backlog))), nil
 	}
 	return c.proto.Marshal(v)
 }

@@ -21,6 +21,10 @@ type ServerConfig struct {
 	// ReadBuffer is kept per connection, in bytes; default 4 KiB. Write buffers are taken
 	// from a pool while there is something to write.
 	ReadBuffer int
+	// Window bounds what a peer may send on a call, and on a connection, before it is
+	// read, in bytes; default 1 MiB, at least 64 KiB. It is fixed: gRPC's own estimate
+	// would answer each message of an idle peer with a ping.
+	Window int32
 	// Handshake bounds the time until a connection has proven itself; default 10 s.
 	Handshake time.Duration
 	// Keepalive: an idle connection is asked whether it lives after Time, and closed when
@@ -43,6 +47,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	or(&c.ReceiveBytes, 4<<20)
 	or(&c.SendBytes, 4<<20)
 	or(&c.ReadBuffer, 4<<10)
+	or(&c.Window, 1<<20)
 	or(&c.Handshake, 10*time.Second)
 	or(&c.KeepaliveTime, 30*time.Second)
 	or(&c.KeepaliveTimeout, 20*time.Second)
@@ -77,6 +82,8 @@ func ServerOptions(c ServerConfig) []grpc.ServerOption {
 		grpc.MaxSendMsgSize(c.SendBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ReadBufferSize(c.ReadBuffer),
+		grpc.StaticStreamWindowSize(c.Window),
+		grpc.StaticConnWindowSize(c.Window),
 		grpc.ConnectionTimeout(c.Handshake),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: c.MinPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -113,6 +120,9 @@ type DialConfig struct {
 	ReceiveBytes, SendBytes int
 	// ReadBuffer is kept per connection, in bytes; default 16 KiB.
 	ReadBuffer int
+	// Window bounds what the server may send before it is read, in bytes; default 1 MiB.
+	// It is fixed, as that of ServerConfig.
+	Window int32
 	// Keepalive: the server is asked whether it lives after Time without a byte; default
 	// 20 s, 10 s. It must not be below the server's MinPing.
 	KeepaliveTime, KeepaliveTimeout time.Duration
@@ -128,12 +138,15 @@ func DialOptions(c DialConfig) []grpc.DialOption {
 	or(&c.ReceiveBytes, 4<<20)
 	or(&c.SendBytes, 4<<20)
 	or(&c.ReadBuffer, 16<<10)
+	or(&c.Window, 1<<20)
 	or(&c.KeepaliveTime, 20*time.Second)
 	or(&c.KeepaliveTimeout, 10*time.Second)
 	or(&c.Connect, 10*time.Second)
 	opts := []grpc.DialOption{
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(NewCodec()), grpc.MaxCallRecvMsgSize(c.ReceiveBytes), grpc.MaxCallSendMsgSize(c.SendBytes)),
 		grpc.WithReadBufferSize(c.ReadBuffer),
+		grpc.WithStaticStreamWindowSize(c.Window),
+		grpc.WithStaticConnWindowSize(c.Window),
 		grpc.WithMaxHeaderListSize(maxHeaderBytes),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: c.KeepaliveTime, Timeout: c.KeepaliveTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: c.Connect}),

@@ -311,6 +311,47 @@ func TestCancelCallInterruptsAHandlerThatSends(t *testing.T) {
 	})
 }
 
+func TestBacklogCountsWhatIsNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b Backlog
+		f := NewFrame(make([]byte, 32<<10))
+		full, end := make(chan int), make(chan struct{})
+		conn, stop := serve(t, ServerConfig{}, nil, func(s grpc.ServerStream) error {
+			sent := 0
+			for b.Len() == 0 && sent < 1000 {
+				if err := s.SendMsg(b.Message(f)); err != nil {
+					return err
+				}
+				sent++
+				time.Sleep(time.Second) // for gRPC to write it, if it can
+			}
+			full <- sent
+			<-end
+			return nil
+		})
+		defer stop()
+		s, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Service/Stream")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := <-full // the client has read nothing
+		if sent < 2 || b.Len() != 1 {
+			t.Errorf("after %d messages, %d are not written; want 1 after the first few", sent, b.Len())
+		}
+		for range sent {
+			var got Frame
+			if err := s.RecvMsg(&got); err != nil || !bytes.Equal(got.Bytes(), f.Bytes()) {
+				t.Fatalf("received %d bytes: %v", got.Size(), err)
+			}
+		}
+		synctest.Wait()
+		if b.Len() != 0 {
+			t.Errorf("%d messages count as not written after the client has read all", b.Len())
+		}
+		close(end)
+	})
+}
+
 func TestTraceContextTravels(t *testing.T) {
 	const tp = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	var got string

@@ -24,6 +24,8 @@ import (
 type hubRow struct {
 	Name    string `json:"name"`
 	Leader  bool   `json:"leader"`
+	Drained bool   `json:"drained"`
+	Streams uint64 `json:"streams"`
 	Problem string `json:"problem"`
 }
 
@@ -208,4 +210,133 @@ func TestAnyHubAnswersForTheRing(t *testing.T) {
 			t.Errorf("hub %s: %q", h.Name, h.Problem)
 		}
 	}
+}
+
+// TestLeadershipAndStreamsGoWhereTheyAreSent transfers leadership, drains hubs, also
+// the one that leads, and restarts a drained one.
+func TestLeadershipAndStreamsGoWhereTheyAreSent(t *testing.T) {
+	c := harness.New(t)
+	ring := newRing(t, c)
+	agent := c.NewAgent(ring[1], "n1")
+	hubs := func() map[string]hubRow {
+		t.Helper()
+		var rows list[hubRow]
+		c.JSON(&rows, "get", "hubs")
+		by := make(map[string]hubRow)
+		for _, h := range rows.Items {
+			by[h.Name] = h
+		}
+		return by
+	}
+	for _, to := range []string{"hub3", "hub2"} {
+		c.Ctl("domain", "transfer", "eu-west", "--to", to)
+		if !hubs()[to].Leader {
+			t.Fatalf("%s does not lead after the transfer: %+v", to, hubs())
+		}
+	}
+	wantRefused(t, c.Run("meshctl", "domain", "transfer", "eu-west", "--to", "hub9"), 5, fault.CodeNoSuchHub)
+	wantRefused(t, c.Run("meshctl", "domain", "transfer", "elsewhere", "--to", "hub1"), 64, fault.CodeUsage)
+
+	// hub2 leads and has the agent's stream.
+	c.Ctl("hub", "drain", "hub2")
+	now := hubs()
+	if h := now["hub2"]; h.Leader || h.Streams != 0 || !h.Drained {
+		t.Fatalf("drained: %+v", h)
+	}
+	onAnother := func() (bool, error) {
+		now := hubs()
+		return now["hub1"].Streams+now["hub3"].Streams == 1 && now["hub2"].Streams == 0, nil
+	}
+	if err := harness.Poll(harness.Patience, onAnother); err != nil {
+		t.Fatalf("the agent did not go to another hub: %+v", hubs())
+	}
+	wantRefused(t, c.Run("meshctl", "domain", "transfer", "eu-west", "--to", "hub2"), 6, fault.CodeNotTransferred)
+	// A restart does not undo what an operator decided.
+	ring[1].Kill()
+	ring[1].Start()
+	agent.Kill()
+	agent.Start()
+	if err := harness.Poll(harness.Patience, onAnother); err != nil {
+		t.Fatalf("after a restart the agent is not where it should be: %+v", hubs())
+	}
+	c.Ctl("hub", "drain", "hub3")
+	wantRefused(t, c.Run("meshctl", "hub", "drain", "hub1"), 6, fault.CodeLastHub)
+	// The others are lost: a drained hub leads rather than nobody.
+	ring[0].Kill()
+	ring[1].Kill()
+	admin := func(name string) string { return filepath.Join(ring[2].Admin, name) }
+	r := c.Run("meshctl", "hub", "undrain", "hub3", "--hub", ring[2].Address, "--ca-file", admin("ca.pem"), "--cert-file", admin("admin.pem"), "--key-file", admin("admin.key"))
+	if r.Code != 0 {
+		t.Fatalf("a drained hub that is alone takes no writes: exit %d\n%s", r.Code, r.Stderr)
+	}
+	if leader := leaderOf(t, ring[2:]); leader.Name != "hub3" {
+		t.Errorf("%s leads", leader.Name)
+	}
+}
+
+// domainRow is what the tests read of `get domains -o json`.
+type domainRow struct {
+	Domain     string `json:"domain"`
+	Leader     string `json:"leader"`
+	Digest     string `json:"digest"`
+	AlsoServed []struct {
+		Domain, Leader, Problem string
+	} `json:"alsoServed"`
+}
+
+// TestOneRingServesSeveralDomains makes two more domains on a ring: each has agents,
+// operators and a leader of its own, also after the hubs were restarted.
+func TestOneRingServesSeveralDomains(t *testing.T) {
+	c := harness.New(t)
+	ring := newRing(t, c)
+	in := func(domain string, args ...string) []string { return append([]string{"--context", domain}, args...) }
+	for _, domain := range []string{"eu-central", "eu-north"} {
+		c.Ctl("domain", "create", domain)
+		wantRefused(t, c.Run("meshctl", "domain", "create", domain, "--out", c.Path("again-"+domain)), 1, fault.CodeDomainExists)
+	}
+	// A domain that is hosted hosts none.
+	wantRefused(t, c.Run("meshctl", in("eu-north", "domain", "create", "eu-south", "--out", c.Path("south"))...), 65, fault.CodeNoDomainHost)
+
+	// An agent joins by pin at the same address, through a hub that adopted the domain.
+	var token struct{ Token, CaPin string }
+	c.JSON(&token, in("eu-central", "token", "create")...)
+	data := c.Path("central-node")
+	c.Must("meshagent", "join", "--hub", ring[2].Address, "--token", token.Token, "--ca-pin", token.CaPin, "--node", "n1", "--data", data)
+	c.Start("central-node", "meshagent", "run", "--config", filepath.Join(data, "meshagent.yaml"))
+	mesh := exampleMesh(t, c)
+	if r := c.Run("meshctl", in("eu-central", "apply", "-f", mesh, "--wait")...); r.Code != 0 || !strings.Contains(r.Stderr, "active on 1 of 1 agent") {
+		t.Fatalf("apply in a domain that was made: exit %d\n%s", r.Code, r.Stderr)
+	}
+	if r := c.Run("meshctl", "get", "routes", "-o", "name"); r.Code != 0 || strings.Contains(r.Stdout, "checkout") {
+		t.Errorf("a route of eu-central is in eu-west: %s%s", r.Stdout, r.Stderr)
+	}
+	// Operators of one domain are strangers in the other.
+	central := c.Path("eu-central")
+	r := c.Run("meshctl", "get", "routes", "--hub", ring[0].Address, "--ca-file", filepath.Join(ring[0].Admin, "ca.pem"),
+		"--cert-file", filepath.Join(central, "admin.pem"), "--key-file", filepath.Join(central, "admin.key"))
+	if r.Code == 0 {
+		t.Errorf("an operator of eu-central reads eu-west: %s", r.Stdout)
+	}
+
+	// Three domains on three hubs end up with three leaders, also after one was away.
+	spread := func() (bool, error) {
+		leaders := make(map[string]bool)
+		var d domainRow
+		c.JSON(&d, "get", "domains")
+		leaders[d.Leader] = true
+		for _, other := range d.AlsoServed {
+			leaders[other.Leader] = other.Problem == ""
+		}
+		delete(leaders, "")
+		return len(d.AlsoServed) == 2 && len(leaders) == 3, nil
+	}
+	if err := harness.Poll(harness.Patience, spread); err != nil {
+		t.Fatalf("leadership is not spread:\n%s", c.Ctl("get", "domains", "-o", "wide"))
+	}
+	ring[2].Kill()
+	ring[2].Start()
+	if err := harness.Poll(2*harness.Patience, spread); err != nil {
+		t.Fatalf("leadership is not spread after a restart:\n%s", c.Ctl("get", "domains", "-o", "wide"))
+	}
+	c.JSON(&token, in("eu-north", "token", "create")...)
 }

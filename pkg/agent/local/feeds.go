@@ -9,6 +9,7 @@ import (
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/omnirelay"
 	"github.com/meshkit/meshkit/pkg/trust"
 )
 
@@ -36,17 +37,20 @@ type FeedsConfig struct {
 type Feeds struct {
 	cfg     FeedsConfig
 	history *distribution.History
+	leaders *omnirelay.Board
 
 	offer atomic.Pointer[distribution.Offer]
 
 	mu       sync.Mutex // guards all below, and the order of stores to offer
 	sessions map[*session]struct{}
 	accepted *controlv1.Accepted // of the hub
+	leader   omnirelay.Leader    // of the newest term that a hub told of
+	hubKnown bool                // a hub is connected that told of it
 }
 
 // NewFeeds makes Feeds that offer nothing yet.
 func NewFeeds(cfg FeedsConfig) *Feeds {
-	f := &Feeds{cfg: cfg, history: distribution.NewHistory(historyVersions, historyBytes), sessions: make(map[*session]struct{})}
+	f := &Feeds{cfg: cfg, history: distribution.NewHistory(historyVersions, historyBytes), sessions: make(map[*session]struct{}), leaders: omnirelay.NewBoard(cfg.Domain)}
 	o := &distribution.Offer{}
 	if cfg.Trust != nil {
 		o.Trust = cfg.Trust
@@ -83,6 +87,21 @@ func (f *Feeds) Publish(v distribution.Version) error {
 	return nil
 }
 
+// Prove takes over the proofs of v (manifest and vouch) if v is the present content at
+// its present point, and does nothing if another was published meanwhile.
+func (f *Feeds) Prove(v distribution.Version) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	feed := f.offer.Load().Feed
+	if feed == nil || feed.View() != v.View {
+		return nil
+	}
+	if cur, ok := feed.Current(); !ok || cur.Point() != v.Point() || cur.Trie.Root() != v.Trie.Root() {
+		return nil
+	}
+	return feed.Publish(v)
+}
+
 // Freshness passes a hub's statement about the present content on.
 func (f *Feeds) Freshness(env *trustv1.Envelope) error {
 	if feed := f.offer.Load().Feed; feed != nil {
@@ -106,6 +125,7 @@ func (f *Feeds) Accepted(a *controlv1.Accepted) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.accepted = a
+	f.heardLeader(a)
 	o := *f.offer.Load()
 	if o.Feed == nil {
 		return

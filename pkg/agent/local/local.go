@@ -1,8 +1,8 @@
 // Package local serves an agent's own endpoints: a Unix socket for the processes
 // and operators of the node, and a loopback port for processes with a certificate.
 //
-//	socket    ControlService, AgentService    mode 0600; only the agent's user and root
-//	port      ControlService                  mutual TLS 1.3; this node's certificate
+//	socket    ControlService, OmniRelay's services, AgentService    mode 0600; only the agent's user and root
+//	port      ControlService, OmniRelay's services                  mutual TLS 1.3; this node's certificate
 //
 // The port is a loopback one, and nobody comes in with another certificate: a node's
 // view is that node's. Its agent asks no hub whether another node was forgotten in
@@ -12,7 +12,8 @@
 //
 // ControlService re-serves what is active, with the hub's own signatures, as
 // snapshots and deltas: local processes verify for themselves, and keep being
-// served while every hub is gone. Commands are on the socket alone.
+// served while every hub is gone. OmniRelay's services do so in whole bundles.
+// Commands are on the socket alone.
 //
 // A Server is made by Listen and lives as long as Serve. Feeds and Server are safe
 // for concurrent use.
@@ -38,7 +39,9 @@ import (
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
+	"github.com/meshkit/meshkit/pkg/omnirelay"
 	"github.com/meshkit/meshkit/pkg/run"
+	"github.com/meshkit/meshkit/pkg/trust"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
 
@@ -74,7 +77,9 @@ type Config struct {
 	Source *mtls.Source
 	Feeds  *Feeds
 	Agent  Agent
-	Logger *slog.Logger
+	// Earlier gives the agent's trust metadata from before the present, newest first.
+	Earlier func() []*trust.Anchors
+	Logger  *slog.Logger
 }
 
 // Server is the local endpoints. Use Listen.
@@ -83,6 +88,7 @@ type Server struct {
 	unix    net.Listener
 	tcp     net.Listener // nil: none
 	control []*distribution.Server
+	frames  *omnirelay.Frames
 	onUnix  *grpc.Server
 	onTCP   *grpc.Server
 }
@@ -138,7 +144,8 @@ func (s *Server) listenUnix() error {
 }
 
 func (s *Server) register() error {
-	base := wire.ServerOptions(wire.ServerConfig{SendBytes: maxBundleReply, Logger: s.cfg.Logger})
+	s.frames = omnirelay.NewFrames(0)
+	base := wire.ServerOptions(wire.ServerConfig{SendBytes: omnirelay.MaxMessage, Logger: s.cfg.Logger})
 	s.onUnix = grpc.NewServer(append(base, grpc.Creds(peerCredentials{}))...)
 	if err := s.serveControl(s.onUnix, localPeer); err != nil {
 		return err
@@ -161,6 +168,7 @@ func (s *Server) serveControl(on *grpc.Server, identify func(context.Context) (d
 	}
 	s.control = append(s.control, c)
 	controlv1.RegisterControlServiceServer(on, c)
+	s.serveRelay(on, c, identify)
 	return nil
 }
 
@@ -215,6 +223,7 @@ func serving(err error) error {
 func (s *Server) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
+	s.cfg.Feeds.leaders.Close()
 	for _, c := range s.control {
 		// Local processes come back to this same agent: nowhere else to send them.
 		if err := c.Drain(ctx, nil); err != nil {

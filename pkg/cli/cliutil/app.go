@@ -14,6 +14,7 @@ import (
 
 	"github.com/meshkit/meshkit/pkg/client"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/wire"
 )
 
 // App is what the commands share. The root command fills Flags.
@@ -30,12 +31,16 @@ type App struct {
 	NewID func() string
 	// expiry warns at most once, however many connections a command makes.
 	expiry sync.Once
+	// stale does so for answers that may be old.
+	stale sync.Once
 }
 
 // Flags are those of every command.
 type Flags struct {
 	Context, Hub, CAFile, CertFile, KeyFile string
 	Verbose                                 bool
+	// Consistency of reads, as typed.
+	Consistency string
 	// RequestTimeout limits one call; waits and watches are not calls.
 	RequestTimeout time.Duration
 }
@@ -60,6 +65,12 @@ func (a *App) Connect() (*client.Client, error) {
 	cfg, err := a.Target()
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Consistency, err = wire.ParseConsistency(cmp.Or(a.Flags.Consistency, a.IO.Env("MESHKIT_CONSISTENCY"))); err != nil {
+		return nil, Usagef("--consistency: %v", err)
+	}
+	cfg.OnStale = func(why string) {
+		a.stale.Do(func() { a.IO.Notef("warning: what the hub answers may be old: %s", Clean(why)) })
 	}
 	a.expiry.Do(func() { a.warnOfExpiry(cfg) })
 	return a.Dial(cfg)

@@ -53,6 +53,12 @@ func columns(fd int) int {
 	return w
 }
 
+// Discard gives streams that hold nothing and keep nothing, for a program that does
+// what a command does.
+func Discard() *IO {
+	return &IO{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard, Env: func(string) string { return "" }}
+}
+
 // TestIO gives streams in memory, with an environment of its own and no
 // terminal, for tests.
 func TestIO(env map[string]string) (s *IO, stdin, stdout, stderr *bytes.Buffer) {

@@ -146,6 +146,9 @@ func (o *describeOptions) hub(ctx context.Context, c *client.Client, ref cliutil
 		default:
 			p.field("Role", "follower")
 		}
+		if h.GetDrained() {
+			p.field("Drained", "it takes no streams and leaves the lease to others; `meshctl hub undrain "+h.GetName()+"` ends that")
+		}
 		p.field("Problem", h.GetProblem())
 		p.field("Log", fmt.Sprintf("at seq %d", h.GetSeq()))
 		p.field("Streams", strconv.FormatUint(h.GetStreams(), 10))
@@ -165,7 +168,8 @@ func (o *describeOptions) domain(ctx context.Context, c *client.Client) (*page, 
 	p := &page{doc: cliutil.ProtoJSON(d)}
 	p.title("Domain " + d.GetDomain())
 	p.field("Answered by", d.GetHub())
-	p.field("Leader", d.GetLeader())
+	p.field("Leader", orElse(d.GetLeader(), "none")+fmt.Sprintf(" (term %d)", d.GetTerm()))
+	p.field("Hubs", fmt.Sprintf("%d, %d of them well; the slowest is %d entries behind", d.GetHubs(), d.GetHubsWell(), d.GetLag()))
 	p.field("Version", fmt.Sprintf("%d.%d (log at seq %d)", d.GetEpoch(), d.GetConfigSeq(), d.GetSeq()))
 	p.field("Resources", strconv.FormatUint(d.GetResources(), 10))
 	p.field("Agents", fmt.Sprintf("%d, %d of them connected", d.GetAgents(), d.GetAgentsConnected()))
@@ -173,5 +177,10 @@ func (o *describeOptions) domain(ctx context.Context, c *client.Client) (*page, 
 	p.field("Digest", d.GetDigest())
 	p.field("Store", strings.TrimSpace(d.GetStore()+", "+orElse(d.GetStoreHealth(), "health not reported")))
 	p.field("Build", d.GetBuild())
+	var also []string
+	for _, o := range d.GetAlsoServed() {
+		also = append(also, strings.TrimSpace(fmt.Sprintf("%s, led by %s in term %d, %d streams here %s", o.GetDomain(), orElse(o.GetLeader(), "nobody"), o.GetTerm(), o.GetStreams(), o.GetProblem())))
+	}
+	p.list("Also served by this hub", also)
 	return p, nil
 }

@@ -245,6 +245,9 @@ func (t tables) hubs(hubs []*adminv1.Hub) *cliutil.Listing {
 			if h.GetLeader() {
 				role = "leader"
 			}
+			if h.GetDrained() {
+				role += ", drained"
+			}
 			seq, lag, streams = strconv.FormatUint(h.GetSeq(), 10), strconv.FormatUint(head-h.GetSeq(), 10), strconv.FormatUint(h.GetStreams(), 10)
 		}
 		row := []string{h.GetName(), h.GetAddress(), role, strconv.FormatUint(h.GetTerm(), 10), seq, lag, streams,
@@ -264,10 +267,19 @@ func (t tables) domain(d *adminv1.GetDomainResponse) *cliutil.Listing {
 	row := []string{d.GetDomain(), d.GetLeader(), fmt.Sprintf("%d.%d", d.GetEpoch(), d.GetConfigSeq()), strconv.FormatUint(d.GetResources(), 10),
 		fmt.Sprintf("%d/%d connected", d.GetAgentsConnected(), d.GetAgents()), strconv.FormatUint(d.GetViews(), 10), strings.TrimSpace(d.GetStore() + " " + d.GetStoreHealth())}
 	if t.wide {
-		l.Table.Headings = append(l.Table.Headings, "HUB", "SEQ", "DIGEST", "BUILD")
-		row = append(row, d.GetHub(), strconv.FormatUint(d.GetSeq(), 10), d.GetDigest(), d.GetBuild())
+		l.Table.Headings = append(l.Table.Headings, "TERM", "SEQ", "LAG", "HUBS", "DIGEST", "ANSWERED BY", "BUILD")
+		row = append(row, strconv.FormatUint(d.GetTerm(), 10), strconv.FormatUint(d.GetSeq(), 10), strconv.FormatUint(d.GetLag(), 10),
+			fmt.Sprintf("%d/%d well", d.GetHubsWell(), d.GetHubs()), d.GetDigest(), d.GetHub(), d.GetBuild())
 	}
 	l.Table.Add(row...)
+	for _, o := range d.GetAlsoServed() {
+		health := orElse(o.GetProblem(), "ok")
+		row := []string{o.GetDomain(), o.GetLeader(), "", "", fmt.Sprintf("%d on this hub", o.GetStreams()), "", strings.TrimSpace(o.GetStore() + " " + health)}
+		if t.wide {
+			row = append(row, strconv.FormatUint(o.GetTerm(), 10), strconv.FormatUint(o.GetSeq(), 10), "", "", "", d.GetHub(), d.GetBuild())
+		}
+		l.Table.Add(row...)
+	}
 	l.Items = append(l.Items, cliutil.ProtoJSON(d))
 	l.Names = append(l.Names, "domain/"+d.GetDomain())
 	return l

@@ -66,10 +66,21 @@ var methods = map[string]who{
 	"/meshkit.admin.v1.TrustService/RotateHubKey":     operator,
 	"/meshkit.admin.v1.TrustService/DropHubKey":       operator,
 	"/meshkit.admin.v1.TrustService/PublishTrust":     operator,
+	"/meshkit.admin.v1.RingService/SetDrained":        operator,
+	"/meshkit.admin.v1.RingService/HoldBack":          hub,
+	"/meshkit.admin.v1.DomainService/CreateDomain":    operator,
+	"/meshkit.admin.v1.DomainService/AdoptDomain":     hub,
 	"/meshkit.control.v1.ControlService/Stream":       node,
-	"/meshkit.identity.v1.IdentityService/Join":       anyone | node | hub | operator,
-	"/meshkit.identity.v1.IdentityService/JoinHub":    anyone | hub | operator,
-	"/meshkit.identity.v1.IdentityService/Renew":      node | operator,
+
+	"/meshkit.admin.v1.RingService/TransferLeadership": operator,
+
+	"/meshkit.identity.v1.IdentityService/Join":    anyone | node | hub | operator,
+	"/meshkit.identity.v1.IdentityService/JoinHub": anyone | hub | operator,
+	"/meshkit.identity.v1.IdentityService/Renew":   node | operator,
+
+	"/omnirelay.control.ControlPlaneWatch/Watch":                    node,
+	"/omnirelay.control.ControlPlaneWatch/Snapshot":                 node,
+	"/omnirelay.mesh.control.v1.LeadershipControlService/Subscribe": node | operator,
 }
 
 // Guard checks calls. Members gives the newest state, nil while there is none.

@@ -12,6 +12,8 @@ import (
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
+	relay "github.com/meshkit/meshkit/pkg/api/omnirelay/control"
+	mesh "github.com/meshkit/meshkit/pkg/api/omnirelay/mesh/control/v1"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/state"
 )
@@ -19,8 +21,9 @@ import (
 func TestEveryMethodHasALineAndEveryLineAMethod(t *testing.T) {
 	var all []string
 	for _, d := range []grpc.ServiceDesc{
-		adminv1.ResourceService_ServiceDesc, adminv1.FleetService_ServiceDesc, adminv1.TrustService_ServiceDesc,
+		adminv1.ResourceService_ServiceDesc, adminv1.FleetService_ServiceDesc, adminv1.TrustService_ServiceDesc, adminv1.RingService_ServiceDesc, adminv1.DomainService_ServiceDesc,
 		controlv1.ControlService_ServiceDesc, identityv1.IdentityService_ServiceDesc,
+		relay.ControlPlaneWatch_ServiceDesc, mesh.LeadershipControlService_ServiceDesc,
 	} {
 		for _, m := range d.Methods {
 			all = append(all, "/"+d.ServiceName+"/"+m.MethodName)

@@ -49,6 +49,8 @@ type Options struct {
 	Keys    *keyring.Keyring
 	// Peers are the other hubs of the ring.
 	Peers *peers.Set
+	// Host makes and serves further domains in this process; nil: it does not.
+	Host DomainHost
 	// CAPin is what joining nodes are given for --ca-pin.
 	CAPin string
 	// Address gives where this hub serves clients.
@@ -61,12 +63,14 @@ type Options struct {
 	Stopping <-chan struct{}
 }
 
-// Register adds the three services to a server.
+// Register adds the services to a server.
 func Register(r grpc.ServiceRegistrar, opt Options) {
 	b := &base{Options: opt}
 	adminv1.RegisterResourceServiceServer(r, &Resources{base: b})
 	adminv1.RegisterFleetServiceServer(r, &Fleet{base: b, shown: newShown()})
 	adminv1.RegisterTrustServiceServer(r, &Trust{base: b})
+	adminv1.RegisterRingServiceServer(r, &Ring{base: b})
+	adminv1.RegisterDomainServiceServer(r, &Domains{base: b})
 }
 
 // base is what the services share.

@@ -31,6 +31,9 @@ type Fleet struct {
 	shown *shown
 }
 
+// NewFleet makes the service alone, for the hub's own use.
+func NewFleet(opt Options) *Fleet { return &Fleet{base: &base{Options: opt}, shown: newShown()} }
+
 // GetDomain implements adminv1.FleetServiceServer.
 func (s *Fleet) GetDomain(ctx context.Context, _ *adminv1.GetDomainRequest) (*adminv1.GetDomainResponse, error) {
 	cur, err := s.current()
@@ -47,16 +50,32 @@ func (s *Fleet) GetDomain(ctx context.Context, _ *adminv1.GetDomainRequest) (*ad
 	if h, _, err := s.Replica.Leader(lctx); err == nil {
 		leader = h.Name
 	}
-	connected := uint64(0)
 	hubs, err := s.ListHubs(ctx, &adminv1.ListHubsRequest{})
 	if err != nil {
 		return nil, err
 	}
+	var connected, well, head uint64
 	for _, h := range hubs.GetHubs() {
 		connected += h.GetStreams()
+		head = max(head, h.GetSeq())
+		if h.GetProblem() == "" {
+			well++
+		}
+	}
+	var lag uint64
+	for _, h := range hubs.GetHubs() {
+		if h.GetSeq() > 0 {
+			lag = max(lag, head-h.GetSeq())
+		}
 	}
 	root := cur.State.Trie().Root()
+	var also []*adminv1.ServedDomain
+	if s.Host != nil {
+		also = s.Host.List()
+	}
 	return &adminv1.GetDomainResponse{
+		AlsoServed: also,
+		Term: cur.State.Leader().GetLastTerm(), Hubs: uint64(len(hubs.GetHubs())), HubsWell: well, Lag: lag,
 		Domain: s.Domain, Hub: s.Hub, Leader: leader, Epoch: cur.State.ConfigEpoch(), Seq: cur.State.Seq(), ConfigSeq: cur.State.ConfigSeq(),
 		Resources: uint64(cur.State.Len()), Agents: uint64(cur.State.NodeCount()), AgentsConnected: connected,
 		Views: uint64(s.Views.Count()), Store: s.Store, StoreHealth: health, Build: s.Build, Digest: root.String(),
@@ -314,7 +333,11 @@ func (s *Fleet) ListHubs(ctx context.Context, in *adminv1.ListHubsRequest) (*adm
 	out.Hubs = append(out.Hubs, s.hubsElsewhere(ctx)...)
 	for _, h := range out.Hubs {
 		for known := range cur.State.Hubs() {
-			if known.GetHub() == h.GetName() && h.GetTerm() == 0 {
+			if known.GetHub() != h.GetName() {
+				continue
+			}
+			h.Drained = known.GetDrained()
+			if h.GetTerm() == 0 {
 				h.Term = known.GetLastTerm() // the last one that it led
 			}
 		}

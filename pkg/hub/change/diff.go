@@ -78,15 +78,21 @@ func (p *Prepared) Describe(nodes iter.Seq[view.Node]) *adminv1.PlanResponse {
 }
 
 func (p *Prepared) describeAgents(out *adminv1.PlanResponse, nodes iter.Seq[view.Node]) {
-	for range nodes {
-		out.AgentsTotal++
+	total := uint64(0)
+	counted := func(yield func(view.Node) bool) { // one walk over all nodes: it is in the way of each change
+		for n := range nodes {
+			total++
+			if !yield(n) {
+				return
+			}
+		}
 	}
-	if p.after == p.before {
-		return
+	touched := view.Touched(p.before, p.after, counted)
+	if total == 0 { // the contents do not differ
+		for range counted {
+		}
 	}
-	touched := view.Touched(p.before, p.after, nodes)
-	slices.Sort(touched)
-	out.AgentsTouched = uint64(len(touched))
+	out.AgentsTotal, out.AgentsTouched = total, uint64(len(touched))
 	out.Agents = touched[:min(len(touched), maxAgentNames)]
 }
 

@@ -64,7 +64,7 @@ type Fleet struct {
 	waves   []*wave                // oldest first
 	settled uint64                 // config sequence up to which views are published
 	serving time.Time              // since when nodes can connect; zero: not yet
-	changed chan struct{}
+	changed chan struct{}          // closed by the next change; nil until someone asks
 	online  int
 }
 
@@ -84,7 +84,7 @@ func New(opt Options) *Fleet {
 	if opt.Target == nil {
 		opt.Target = func(string) (time.Duration, bool) { return 0, false }
 	}
-	return &Fleet{opt: opt, metrics: newMetrics(), nodes: make(map[string]*node), views: make(map[string]digest.Hash), changed: make(chan struct{})}
+	return &Fleet{opt: opt, metrics: newMetrics(), nodes: make(map[string]*node), views: make(map[string]digest.Hash)}
 }
 
 // Serving notes that nodes can connect from now on.
@@ -127,10 +127,11 @@ func (f *Fleet) holds(n *node) bool {
 // Collectors gives the fleet's metrics.
 func (f *Fleet) Collectors() []prometheus.Collector { return f.metrics.collectors() }
 
-// Conn is one stream of a node. Its methods are called one at a time.
+// Conn is one stream of a node. Its methods are called one at a time. What happens on
+// a nil Conn is not noted.
 type Conn struct {
 	fleet *Fleet
-	node  string
+	node  *node // its conn is this one, unless a newer stream took over or the node was forgotten
 }
 
 // Connect notes that a node opened a stream. labels are those bound to its
@@ -151,7 +152,7 @@ func (f *Fleet) Connect(name string, labels map[string]string, address, view str
 		active = nil // held, and perhaps not active yet: the first status tells
 	}
 	now := f.opt.Now()
-	n.conn = &Conn{fleet: f, node: name}
+	n.conn = &Conn{fleet: f, node: n}
 	n.region, n.ackedAt = labels["region"], time.Time{}
 	n.Live = Live{
 		Node: name, Connected: true, Address: address, Build: h.GetBuild(), Capabilities: h.GetCapabilities(),
@@ -168,23 +169,30 @@ func (f *Fleet) Connect(name string, labels map[string]string, address, view str
 }
 
 // with runs fn on the facts of the connection's node, unless a newer stream took
-// over or the node was forgotten.
+// over or the node was forgotten. All streams meet at the lock when they ack a change:
+// little is done under it.
 func (c *Conn) with(fn func(n *node)) {
-	c.fleet.mu.Lock()
-	defer c.fleet.mu.Unlock()
-	n := c.fleet.nodes[c.node]
-	if n == nil || n.conn != c {
+	if c == nil {
 		return
 	}
-	n.LastSeen = c.fleet.opt.Now()
+	now := c.fleet.opt.Now()
+	c.fleet.mu.Lock()
+	defer c.fleet.mu.Unlock()
+	n := c.node
+	if n.conn != c {
+		return
+	}
+	n.LastSeen = now
 	fn(n)
 	c.fleet.notify()
 }
 
 // Acked notes that a version is active on the node.
 func (c *Conn) Acked(a *controlv1.Ack) {
+	active := &controlv1.ResumePoint{Epoch: a.GetEpoch(), Version: a.GetVersion(), Digest: a.GetDigest()}
 	c.with(func(n *node) {
-		n.Active = &controlv1.ResumePoint{Epoch: a.GetEpoch(), Version: a.GetVersion(), Digest: a.GetDigest(), View: n.View}
+		active.View = n.View
+		n.Active = active
 		if !below(n.Active, n.Highest) {
 			n.Highest = n.Active
 		}
@@ -282,6 +290,7 @@ func (f *Fleet) Forget(name string) {
 func (f *Fleet) forget(name string, n *node) {
 	if n.conn != nil {
 		f.online--
+		n.conn = nil
 	}
 	delete(f.nodes, name)
 	for _, w := range f.waves {
@@ -328,13 +337,18 @@ func (f *Fleet) Online() int {
 func (f *Fleet) Changed() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.changed == nil {
+		f.changed = make(chan struct{})
+	}
 	return f.changed
 }
 
 // notify wakes whoever waits on Changed. f.mu is held.
 func (f *Fleet) notify() {
-	close(f.changed)
-	f.changed = make(chan struct{})
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
+	}
 	f.metrics.connected.Set(float64(f.online))
 }
 

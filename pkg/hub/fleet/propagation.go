@@ -102,10 +102,9 @@ func (f *Fleet) Published(point distribution.Point, views []string, commits []Co
 // acked takes n off the waves that its version covers. f.mu is held.
 func (f *Fleet) acked(n *node, a *controlv1.Ack) {
 	have := distribution.Point{Epoch: a.GetEpoch(), Version: a.GetVersion()}
-	now := f.opt.Now()
 	for _, w := range f.waves {
-		if have.Compare(w.point) < 0 {
-			continue
+		if len(w.waiting)+len(w.refused) == 0 || have.Compare(w.point) < 0 {
+			continue // most are over: a lookup in each would be most of what an ack costs
 		}
 		_, hadRefused := w.refused[n.Node]
 		late, waiting := w.waiting[n.Node]
@@ -118,7 +117,7 @@ func (f *Fleet) acked(n *node, a *controlv1.Ack) {
 			w.acked++
 			continue
 		}
-		f.took(w, n, now)
+		f.took(w, n, n.LastSeen)
 	}
 }
 
@@ -246,7 +245,7 @@ type metrics struct {
 	seconds   *prometheus.HistogramVec
 	slo       *prometheus.CounterVec
 	nacks     *prometheus.CounterVec
-	regions   map[string]bool // Fleet.mu
+	regions   map[string]prometheus.Observer // seconds by label, looked up once; Fleet.mu
 }
 
 func newMetrics() metrics {
@@ -264,7 +263,7 @@ func newMetrics() metrics {
 		nacks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meshkit_agent_nacks_total", Help: "Versions that agents refused or reverted, by code; a request for a snapshot counts as well.",
 		}, []string{"code"}),
-		regions: make(map[string]bool),
+		regions: make(map[string]prometheus.Observer),
 	}
 }
 
@@ -279,13 +278,15 @@ func (m *metrics) observe(region string, took time.Duration, target func(string)
 	if label == "" {
 		label = "none"
 	}
-	if !m.regions[label] {
+	seconds, known := m.regions[label]
+	if !known {
 		if len(m.regions) >= maxRegions {
 			label = "other"
 		}
-		m.regions[label] = true
+		seconds = m.seconds.WithLabelValues(label)
+		m.regions[label] = seconds
 	}
-	m.seconds.WithLabelValues(label).Observe(took.Seconds())
+	seconds.Observe(took.Seconds())
 	if p99, ok := target(region); ok {
 		result := "within"
 		if took > p99 {

@@ -24,6 +24,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -62,6 +63,10 @@ var methods = map[string]bool{
 	"/meshkit.admin.v1.TrustService/PublishTrust": true,
 	"/meshkit.identity.v1.IdentityService/Join":   true,
 	"/meshkit.identity.v1.IdentityService/Renew":  true,
+
+	"/meshkit.admin.v1.RingService/TransferLeadership": true,
+	"/meshkit.admin.v1.RingService/SetDrained":         true,
+	"/meshkit.admin.v1.DomainService/CreateDomain":     true,
 }
 
 const (
@@ -169,7 +174,7 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 			}
 			continue
 		}
-		seq, err := f.invoke(ctx, address, leader, info.FullMethod, message, reply)
+		seq, err := f.ask(ctx, address, leader, info.FullMethod, message, reply)
 		if err == nil {
 			f.await(ctx, seq)
 			return reply, nil
@@ -177,7 +182,7 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 		// Not done, or done under the request id: the next try is told.
 		switch fault.KindOf(err) {
 		case fault.Unavailable:
-		case fault.Unknown:
+		case fault.Unknown, fault.Canceled:
 			doubt = err
 		default:
 			return nil, err // judged under the request id, which an earlier try had too
@@ -245,13 +250,31 @@ func (f *Forwarder) leader() (hub, address string) {
 	if cur == nil {
 		return "", ""
 	}
-	var term uint64
-	for h := range cur.State.Hubs() {
-		if h.GetLastTerm() > term {
-			term, hub, address = h.GetLastTerm(), h.GetHub(), h.GetAddress()
+	h := cur.State.Leader()
+	return h.GetHub(), h.GetAddress()
+}
+
+// ask makes the call on the leader, and gives it up when another hub leads: one
+// that was stopped or cut off would not say so.
+func (f *Forwarder) ask(ctx context.Context, address, hub, method string, req, reply proto.Message) (seq uint64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer cancel()
+		for ctx.Err() == nil {
+			_, changed := f.opt.Replica.Watch()
+			if now, _ := f.leader(); now != hub {
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
 		}
-	}
-	return hub, address
+	})
+	defer wg.Wait()
+	defer cancel()
+	return f.invoke(ctx, address, hub, method, req, reply)
 }
 
 func (f *Forwarder) invoke(ctx context.Context, address, hub, method string, req, reply proto.Message) (seq uint64, err error) {

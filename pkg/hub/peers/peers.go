@@ -10,6 +10,7 @@ package peers
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -126,9 +127,27 @@ type Answer[T any] struct {
 	Err   error
 }
 
+// Lister lists hubs to ask, and connects to them: a Set, or some of one.
+type Lister interface {
+	Others() []Peer
+	Conn(Peer) (*grpc.ClientConn, error)
+}
+
+// Except is the set without one hub.
+func (s *Set) Except(hub string) Lister { return except{s, hub} }
+
+type except struct {
+	*Set
+	hub string
+}
+
+func (e except) Others() []Peer {
+	return slices.DeleteFunc(e.Set.Others(), func(p Peer) bool { return p.Hub == e.hub })
+}
+
 // Ask makes the same call to all other hubs at once, and waits at most Timeout for
 // each.
-func Ask[T any](ctx context.Context, s *Set, call func(context.Context, *grpc.ClientConn) (T, error)) []Answer[T] {
+func Ask[T any](ctx context.Context, s Lister, call func(context.Context, *grpc.ClientConn) (T, error)) []Answer[T] {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	others := s.Others()

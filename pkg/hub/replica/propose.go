@@ -210,9 +210,10 @@ func (r *Replica) awaitTenure(ctx context.Context) (*store.Tenure, error) {
 	r.mu.Unlock()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
+	before := r.leads()
 	for {
 		r.mu.Lock()
-		tenure, moved, frozen, trouble := r.tenure, r.tenureMove, r.frozen, r.trouble
+		tenure, moved, changed, frozen, trouble := r.tenure, r.tenureMove, r.changed, r.frozen, r.trouble
 		r.mu.Unlock()
 		if frozen != nil {
 			return nil, frozenError(frozen)
@@ -220,8 +221,12 @@ func (r *Replica) awaitTenure(ctx context.Context) (*store.Tenure, error) {
 		if tenure != nil {
 			return tenure, nil
 		}
+		if now := r.leads(); now != before && now != r.opt.Holder.Name {
+			return nil, r.notLeader(ctx) // another took the lease while we waited
+		}
 		select {
 		case <-moved:
+		case <-changed:
 		case <-timer.C:
 			if trouble != nil {
 				return nil, fault.New(fault.CodeReadOnly, "this hub is read-only: %w", trouble)
@@ -231,6 +236,14 @@ func (r *Replica) awaitTenure(ctx context.Context) (*store.Tenure, error) {
 			return nil, fault.New(fault.CodeTimeout, "wait for the lease: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// leads names the hub that began the newest term that this hub has read of.
+func (r *Replica) leads() string {
+	if cur := r.Current(); cur != nil {
+		return cur.State.Leader().GetHub()
+	}
+	return ""
 }
 
 func (r *Replica) notLeader(ctx context.Context) error {

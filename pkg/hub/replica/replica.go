@@ -106,6 +106,10 @@ type Replica struct {
 	frozen     error // no way forward without people
 	trouble    error // the store's last refusal to write or read
 	backlog    backlog
+	// heldUntil is until when this hub leaves the lease to others; holdMove is closed
+	// and replaced when it changes.
+	heldUntil time.Time
+	holdMove  chan struct{}
 	// snapshotFailed is why the last snapshot was not saved, nil if it was;
 	// snapshotAfter is when the next may be tried.
 	snapshotFailed error
@@ -146,7 +150,7 @@ func New(opt Options) *Replica {
 	}
 	return &Replica{
 		opt: opt, log: opt.Logger, ready: make(chan struct{}),
-		changed: make(chan struct{}), tenureMove: make(chan struct{}),
+		changed: make(chan struct{}), tenureMove: make(chan struct{}), holdMove: make(chan struct{}),
 	}
 }
 

@@ -74,7 +74,7 @@ func (r *Replica) serve(ctx context.Context, l *store.Log) (err error) {
 		}
 	}()
 	r.setLog(l)
-	end, err := l.End(ctx)
+	end, err := l.EndPosition(ctx)
 	if err != nil {
 		return err
 	}
@@ -90,9 +90,9 @@ func (r *Replica) serve(ctx context.Context, l *store.Log) (err error) {
 			<-ctx.Done()
 			return nil
 		}
-		tenure, err := r.campaign(ctx, l)
+		tenure, willing, err := r.campaign(ctx, l)
 		if err == nil {
-			err = r.lead(ctx, l, tenure)
+			err = r.lead(ctx, l, tenure, willing)
 		}
 		if errors.Is(err, errReopen) || fault.CodeOf(err) == fault.CodeStoreFailed {
 			return err
@@ -220,8 +220,8 @@ func (r *Replica) jump(ctx context.Context, l *store.Log) error {
 	return nil
 }
 
-// campaign follows the log until this hub holds the lease.
-func (r *Replica) campaign(ctx context.Context, l *store.Log) (*store.Tenure, error) {
+// campaign follows the log until this hub holds the lease. See win for willing.
+func (r *Replica) campaign(ctx context.Context, l *store.Log) (t *store.Tenure, willing bool, err error) {
 	fctx, stop := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -245,21 +245,20 @@ func (r *Replica) campaign(ctx context.Context, l *store.Log) (*store.Tenure, er
 			stop(errFrozen)
 		}
 	})
-	holder := r.opt.Holder
-	holder.Above = r.current.Load().State.Term()
-	tenure, err := l.Campaign(fctx, holder, store.OnCommit(r.committed), store.OnAbort(r.aborted), store.OnStall(r.noteTrouble))
+	t, willing, err = r.win(fctx, l)
 	stop(nil)
 	wg.Wait()
 	if err != nil {
-		return nil, fmt.Errorf("campaign for the lease: %w", err)
+		return nil, false, fmt.Errorf("campaign for the lease: %w", err)
 	}
-	return tenure, nil
+	return t, willing, nil
 }
 
 var errFrozen = errors.New("replica is frozen")
 
-// lead writes while the lease is held. It resigns before it returns.
-func (r *Replica) lead(ctx context.Context, l *store.Log, tenure *store.Tenure) error {
+// lead writes while the lease is held, and until it is another hub's turn. It
+// resigns before it returns.
+func (r *Replica) lead(ctx context.Context, l *store.Log, tenure *store.Tenure, willing bool) error {
 	var wg sync.WaitGroup
 	defer func() {
 		r.setTenure(nil)
@@ -295,6 +294,12 @@ func (r *Replica) lead(ctx context.Context, l *store.Log, tenure *store.Tenure) 
 	defer tick.Stop()
 	for {
 		_, changed := r.Watch()
+		_, moved := r.held()
+		willing = willing && r.drained()
+		if r.notOurTurn(willing) {
+			r.log.Info("handing over", "term", tenure.Term())
+			return nil
+		}
 		if r.snapshotDue() {
 			select {
 			case snapshotting <- struct{}{}:
@@ -311,6 +316,7 @@ func (r *Replica) lead(ctx context.Context, l *store.Log, tenure *store.Tenure) 
 		case <-tenure.Context().Done():
 			return fmt.Errorf("lease lost: %w", context.Cause(tenure.Context()))
 		case <-changed:
+		case <-moved:
 		case <-tick.C:
 			if err := r.probe(ctx); err != nil {
 				return err

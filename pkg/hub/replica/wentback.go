@@ -183,7 +183,7 @@ const checkTimeout = 3 * time.Second
 func (r *Replica) awaitMended(ctx context.Context, l *store.Log, judged store.Position) {
 	cur := known(r.current.Load().State)
 	for backoff.Sleep(ctx, backoff.Jitter(r.opt.Probe, 0.2)) == nil {
-		end, err := l.End(ctx)
+		end, err := l.EndPosition(ctx)
 		if err != nil {
 			return // it is opened again, with a pause
 		}

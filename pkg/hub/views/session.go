@@ -21,7 +21,7 @@ type session struct {
 	caps   []string
 	wake   func()
 	end    func(error)
-	conn   *fleet.Conn
+	conn   *fleet.Conn // nil: a silent session
 	latest atomic.Pointer[distribution.Offer]
 
 	active *activeView // Set.mu
@@ -31,6 +31,11 @@ var _ distribution.Backend = (*Set)(nil)
 
 // Attach implements distribution.Backend.
 func (s *Set) Attach(ctx context.Context, peer distribution.Peer, hello *controlv1.Hello, wake func()) (distribution.Session, error) {
+	return s.attach(ctx, peer, hello, wake, true)
+}
+
+// attach opens a session; a silent one says nothing of its node to the fleet.
+func (s *Set) attach(ctx context.Context, peer distribution.Peer, hello *controlv1.Hello, wake func(), speaks bool) (distribution.Session, error) {
 	select {
 	case <-s.first:
 	case <-ctx.Done():
@@ -68,7 +73,9 @@ func (s *Set) Attach(ctx context.Context, peer distribution.Peer, hello *control
 			s.mu.Unlock()
 			return nil, err
 		}
-		sess.conn = s.opt.Fleet.Connect(sess.node, labels, peer.Address, class.ID(), hello)
+		if speaks {
+			sess.conn = s.opt.Fleet.Connect(sess.node, labels, peer.Address, class.ID(), hello)
+		}
 		s.sessions[sess] = struct{}{}
 		s.follow(sess, a)
 		s.mu.Unlock()

@@ -229,8 +229,12 @@ func (s *Set) advance(ctx context.Context, cur *replica.Current) {
 	if before == nil || before.State.ConfigSeq() != cur.State.ConfigSeq() || s.unsigned != nil {
 		s.publishAll(ctx)
 	} else {
+		led := before.State.Term() != cur.State.Term()
 		for _, a := range s.active { // no view can have changed
 			a.base = cur
+			if led {
+				s.describe(a)
+			}
 		}
 	}
 	if trustChanged {
@@ -335,6 +339,7 @@ func (s *Set) describe(a *activeView) {
 		FreshnessInterval: durationpb.New(time.Duration(settings.Freshness.Interval)),
 		Limits:            &controlv1.Limits{MaxResources: uint64(settings.Limits.MaxResources), MaxBundleBytes: uint64(settings.Limits.MaxBundleBytes)},
 		Downlevels:        Downlevels(a.view, maxDownlevels),
+		Leader:            leaderOf(s.cur),
 	}
 	if a.accepted != nil && sameAccepted(a.accepted, next) {
 		return
@@ -345,6 +350,16 @@ func (s *Set) describe(a *activeView) {
 			s.offer(sess)
 		}
 	}
+}
+
+// leaderOf gives the hub that began the newest term of a state; nil before the first.
+func leaderOf(cur *replica.Current) (out *controlv1.Leader) {
+	for h := range cur.State.Hubs() {
+		if h.GetLastTerm() > out.GetTerm() {
+			out = &controlv1.Leader{Hub: h.GetHub(), Term: h.GetLastTerm()}
+		}
+	}
+	return out
 }
 
 // Downlevels lists what a view leaves out, at most limit (0: all).

@@ -16,6 +16,7 @@ type Faults struct {
 	store.Driver
 	OnAppend   func(ctx context.Context, b store.Batch, next func() error) error
 	OnRead     func(ctx context.Context, after uint64, limit int, next func() (store.Page, error)) (store.Page, error)
+	OnWait     func(ctx context.Context, after uint64, next func() error) error
 	OnCampaign func(store.Lease) store.Lease
 	OnPut      func(key string, next func() error) error
 	OnGet      func(key string, next func() ([]byte, error)) ([]byte, error)
@@ -39,6 +40,15 @@ func (f *Faults) Read(ctx context.Context, after uint64, limit int) (store.Page,
 		return next()
 	}
 	return f.OnRead(ctx, after, limit, next)
+}
+
+// Wait implements store.Driver.
+func (f *Faults) Wait(ctx context.Context, after uint64) error {
+	next := func() error { return f.Driver.Wait(ctx, after) }
+	if f.OnWait == nil {
+		return next()
+	}
+	return f.OnWait(ctx, after, next)
 }
 
 // Campaign implements store.Driver.

@@ -78,7 +78,418 @@ func (x WatchResponse_Event) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Event.Descriptor instead.
 func (WatchResponse_Event) EnumDescriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{9, 0}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{15, 0}
+}
+
+type CreateDomainRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Domain string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	// PKCS #10 request of the caller for the new domain, DER.
+	Csr []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
+	// Required. With the same id and key the call can be repeated: what is missing is
+	// made, and nothing twice.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateDomainRequest) Reset() {
+	*x = CreateDomainRequest{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateDomainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateDomainRequest) ProtoMessage() {}
+
+func (x *CreateDomainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateDomainRequest.ProtoReflect.Descriptor instead.
+func (*CreateDomainRequest) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *CreateDomainRequest) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *CreateDomainRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+func (x *CreateDomainRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type CreateDomainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	CaPin string                 `protobuf:"bytes,1,opt,name=ca_pin,json=caPin,proto3" json:"ca_pin,omitempty"`
+	// The caller's certificate in the new domain, DER, leaf first.
+	CertificateChain [][]byte `protobuf:"bytes,2,rep,name=certificate_chain,json=certificateChain,proto3" json:"certificate_chain,omitempty"`
+	// CA bundle, PEM.
+	CaBundle []byte `protobuf:"bytes,3,opt,name=ca_bundle,json=caBundle,proto3" json:"ca_bundle,omitempty"`
+	// The hub that made it, and the directory on its machine that holds the root keys.
+	Hub           string       `protobuf:"bytes,4,opt,name=hub,proto3" json:"hub,omitempty"`
+	RootKeys      string       `protobuf:"bytes,5,opt,name=root_keys,json=rootKeys,proto3" json:"root_keys,omitempty"`
+	Hubs          []*DomainHub `protobuf:"bytes,6,rep,name=hubs,proto3" json:"hubs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateDomainResponse) Reset() {
+	*x = CreateDomainResponse{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateDomainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateDomainResponse) ProtoMessage() {}
+
+func (x *CreateDomainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateDomainResponse.ProtoReflect.Descriptor instead.
+func (*CreateDomainResponse) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CreateDomainResponse) GetCaPin() string {
+	if x != nil {
+		return x.CaPin
+	}
+	return ""
+}
+
+func (x *CreateDomainResponse) GetCertificateChain() [][]byte {
+	if x != nil {
+		return x.CertificateChain
+	}
+	return nil
+}
+
+func (x *CreateDomainResponse) GetCaBundle() []byte {
+	if x != nil {
+		return x.CaBundle
+	}
+	return nil
+}
+
+func (x *CreateDomainResponse) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *CreateDomainResponse) GetRootKeys() string {
+	if x != nil {
+		return x.RootKeys
+	}
+	return ""
+}
+
+func (x *CreateDomainResponse) GetHubs() []*DomainHub {
+	if x != nil {
+		return x.Hubs
+	}
+	return nil
+}
+
+// DomainHub tells whether a hub serves the new domain.
+type DomainHub struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Hub     string                 `protobuf:"bytes,1,opt,name=hub,proto3" json:"hub,omitempty"`
+	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Why it does not serve it yet; empty when it does.
+	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DomainHub) Reset() {
+	*x = DomainHub{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DomainHub) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DomainHub) ProtoMessage() {}
+
+func (x *DomainHub) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DomainHub.ProtoReflect.Descriptor instead.
+func (*DomainHub) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DomainHub) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *DomainHub) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *DomainHub) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type AdoptDomainRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Domain string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	// Where a hub of the domain is, with a token and the CA pin to join it.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Token         string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	CaPin         string `protobuf:"bytes,4,opt,name=ca_pin,json=caPin,proto3" json:"ca_pin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptDomainRequest) Reset() {
+	*x = AdoptDomainRequest{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptDomainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptDomainRequest) ProtoMessage() {}
+
+func (x *AdoptDomainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptDomainRequest.ProtoReflect.Descriptor instead.
+func (*AdoptDomainRequest) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AdoptDomainRequest) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *AdoptDomainRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AdoptDomainRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *AdoptDomainRequest) GetCaPin() string {
+	if x != nil {
+		return x.CaPin
+	}
+	return ""
+}
+
+type AdoptDomainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptDomainResponse) Reset() {
+	*x = AdoptDomainResponse{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptDomainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptDomainResponse) ProtoMessage() {}
+
+func (x *AdoptDomainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptDomainResponse.ProtoReflect.Descriptor instead.
+func (*AdoptDomainResponse) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+type ServedDomain struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Domain string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	Leader string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Term   uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	Seq    uint64                 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
+	// Of the answering hub.
+	Streams uint64 `protobuf:"varint,5,opt,name=streams,proto3" json:"streams,omitempty"`
+	Store   string `protobuf:"bytes,6,opt,name=store,proto3" json:"store,omitempty"`
+	// Why the hub cannot serve or write it; empty when all is well.
+	Problem       string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServedDomain) Reset() {
+	*x = ServedDomain{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServedDomain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServedDomain) ProtoMessage() {}
+
+func (x *ServedDomain) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServedDomain.ProtoReflect.Descriptor instead.
+func (*ServedDomain) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ServedDomain) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *ServedDomain) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *ServedDomain) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ServedDomain) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *ServedDomain) GetStreams() uint64 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
+}
+
+func (x *ServedDomain) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *ServedDomain) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
 }
 
 type Resource struct {
@@ -101,7 +512,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -113,7 +524,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -126,7 +537,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Resource) GetKind() string {
@@ -202,7 +613,7 @@ type FieldOwner struct {
 
 func (x *FieldOwner) Reset() {
 	*x = FieldOwner{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -214,7 +625,7 @@ func (x *FieldOwner) String() string {
 func (*FieldOwner) ProtoMessage() {}
 
 func (x *FieldOwner) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -227,7 +638,7 @@ func (x *FieldOwner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldOwner.ProtoReflect.Descriptor instead.
 func (*FieldOwner) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *FieldOwner) GetManager() string {
@@ -255,7 +666,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -267,7 +678,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -280,7 +691,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Key) GetKind() string {
@@ -325,7 +736,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -337,7 +748,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -350,7 +761,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Finding) GetCode() string {
@@ -411,7 +822,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +834,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +847,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetRequest) GetKey() *Key {
@@ -455,7 +866,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +878,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +891,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetResponse) GetResource() *Resource {
@@ -507,7 +918,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -519,7 +930,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -532,7 +943,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListRequest) GetKind() string {
@@ -581,7 +992,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +1004,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +1017,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListResponse) GetResources() []*Resource {
@@ -641,7 +1052,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +1064,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +1077,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WatchRequest) GetKind() string {
@@ -701,7 +1112,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +1124,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +1137,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchResponse) GetEvent() WatchResponse_Event {
@@ -773,7 +1184,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +1196,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +1209,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Change) GetResources() [][]byte {
@@ -866,7 +1277,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +1289,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +1302,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PlanRequest) GetChange() *Change {
@@ -914,7 +1325,7 @@ type FieldDiff struct {
 
 func (x *FieldDiff) Reset() {
 	*x = FieldDiff{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1337,7 @@ func (x *FieldDiff) String() string {
 func (*FieldDiff) ProtoMessage() {}
 
 func (x *FieldDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1350,7 @@ func (x *FieldDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldDiff.ProtoReflect.Descriptor instead.
 func (*FieldDiff) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FieldDiff) GetField() string {
@@ -979,7 +1390,7 @@ type ResourceDiff struct {
 
 func (x *ResourceDiff) Reset() {
 	*x = ResourceDiff{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1402,7 @@ func (x *ResourceDiff) String() string {
 func (*ResourceDiff) ProtoMessage() {}
 
 func (x *ResourceDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1415,7 @@ func (x *ResourceDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceDiff.ProtoReflect.Descriptor instead.
 func (*ResourceDiff) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResourceDiff) GetKey() *Key {
@@ -1071,7 +1482,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1494,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1507,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PlanResponse) GetFindings() []*Finding {
@@ -1189,7 +1600,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1612,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1625,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ApplyRequest) GetChange() *Change {
@@ -1252,7 +1663,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1675,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1688,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ApplyResponse) GetPlan() *PlanResponse {
@@ -1322,7 +1733,7 @@ type UndoRequest struct {
 
 func (x *UndoRequest) Reset() {
 	*x = UndoRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1745,7 @@ func (x *UndoRequest) String() string {
 func (*UndoRequest) ProtoMessage() {}
 
 func (x *UndoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1758,7 @@ func (x *UndoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoRequest.ProtoReflect.Descriptor instead.
 func (*UndoRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UndoRequest) GetSeq() uint64 {
@@ -1396,7 +1807,7 @@ type UndoResponse struct {
 
 func (x *UndoResponse) Reset() {
 	*x = UndoResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1819,7 @@ func (x *UndoResponse) String() string {
 func (*UndoResponse) ProtoMessage() {}
 
 func (x *UndoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1832,7 @@ func (x *UndoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoResponse.ProtoReflect.Descriptor instead.
 func (*UndoResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UndoResponse) GetResult() *ApplyResponse {
@@ -1450,7 +1861,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1873,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1886,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HistoryRequest) GetKey() *Key {
@@ -1501,7 +1912,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1924,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1937,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *HistoryResponse) GetEntries() []*HistoryEntry {
@@ -1559,7 +1970,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1982,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1995,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *HistoryEntry) GetSeq() uint64 {
@@ -1707,7 +2118,7 @@ type SimulateRequest struct {
 
 func (x *SimulateRequest) Reset() {
 	*x = SimulateRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +2130,7 @@ func (x *SimulateRequest) String() string {
 func (*SimulateRequest) ProtoMessage() {}
 
 func (x *SimulateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +2143,7 @@ func (x *SimulateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulateRequest.ProtoReflect.Descriptor instead.
 func (*SimulateRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SimulateRequest) GetService() string {
@@ -1816,7 +2227,7 @@ type SimulateResponse struct {
 
 func (x *SimulateResponse) Reset() {
 	*x = SimulateResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +2239,7 @@ func (x *SimulateResponse) String() string {
 func (*SimulateResponse) ProtoMessage() {}
 
 func (x *SimulateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +2252,7 @@ func (x *SimulateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulateResponse.ProtoReflect.Descriptor instead.
 func (*SimulateResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SimulateResponse) GetDecision() []byte {
@@ -1866,7 +2277,7 @@ type GetDomainRequest struct {
 
 func (x *GetDomainRequest) Reset() {
 	*x = GetDomainRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +2289,7 @@ func (x *GetDomainRequest) String() string {
 func (*GetDomainRequest) ProtoMessage() {}
 
 func (x *GetDomainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +2302,7 @@ func (x *GetDomainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDomainRequest.ProtoReflect.Descriptor instead.
 func (*GetDomainRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 type GetDomainResponse struct {
@@ -1910,14 +2321,23 @@ type GetDomainResponse struct {
 	StoreHealth     string                 `protobuf:"bytes,12,opt,name=store_health,json=storeHealth,proto3" json:"store_health,omitempty"`
 	Build           string                 `protobuf:"bytes,13,opt,name=build,proto3" json:"build,omitempty"`
 	// Hex digest of all resources, the same on every hub at one config_seq.
-	Digest        string `protobuf:"bytes,14,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest string `protobuf:"bytes,14,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The newest term.
+	Term uint64 `protobuf:"varint,15,opt,name=term,proto3" json:"term,omitempty"`
+	// Hubs of the domain, and those of them that answer and have no problem.
+	Hubs     uint64 `protobuf:"varint,16,opt,name=hubs,proto3" json:"hubs,omitempty"`
+	HubsWell uint64 `protobuf:"varint,17,opt,name=hubs_well,json=hubsWell,proto3" json:"hubs_well,omitempty"`
+	// How many log entries the hub that is furthest behind has not read.
+	Lag uint64 `protobuf:"varint,18,opt,name=lag,proto3" json:"lag,omitempty"`
+	// Domains that the answering hub serves besides this one.
+	AlsoServed    []*ServedDomain `protobuf:"bytes,19,rep,name=also_served,json=alsoServed,proto3" json:"also_served,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetDomainResponse) Reset() {
 	*x = GetDomainResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2349,7 @@ func (x *GetDomainResponse) String() string {
 func (*GetDomainResponse) ProtoMessage() {}
 
 func (x *GetDomainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2362,7 @@ func (x *GetDomainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDomainResponse.ProtoReflect.Descriptor instead.
 func (*GetDomainResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetDomainResponse) GetDomain() string {
@@ -2043,6 +2463,41 @@ func (x *GetDomainResponse) GetDigest() string {
 	return ""
 }
 
+func (x *GetDomainResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *GetDomainResponse) GetHubs() uint64 {
+	if x != nil {
+		return x.Hubs
+	}
+	return 0
+}
+
+func (x *GetDomainResponse) GetHubsWell() uint64 {
+	if x != nil {
+		return x.HubsWell
+	}
+	return 0
+}
+
+func (x *GetDomainResponse) GetLag() uint64 {
+	if x != nil {
+		return x.Lag
+	}
+	return 0
+}
+
+func (x *GetDomainResponse) GetAlsoServed() []*ServedDomain {
+	if x != nil {
+		return x.AlsoServed
+	}
+	return nil
+}
+
 type Agent struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
 	Node                string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -2070,7 +2525,7 @@ type Agent struct {
 
 func (x *Agent) Reset() {
 	*x = Agent{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2537,7 @@ func (x *Agent) String() string {
 func (*Agent) ProtoMessage() {}
 
 func (x *Agent) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2550,7 @@ func (x *Agent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agent.ProtoReflect.Descriptor instead.
 func (*Agent) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Agent) GetNode() string {
@@ -2230,7 +2685,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2242,7 +2697,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2255,7 +2710,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListAgentsRequest) GetSelector() string {
@@ -2298,7 +2753,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +2765,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +2778,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*Agent {
@@ -2358,7 +2813,7 @@ type GetAgentRequest struct {
 
 func (x *GetAgentRequest) Reset() {
 	*x = GetAgentRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2825,7 @@ func (x *GetAgentRequest) String() string {
 func (*GetAgentRequest) ProtoMessage() {}
 
 func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2838,7 @@ func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAgentRequest.ProtoReflect.Descriptor instead.
 func (*GetAgentRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetAgentRequest) GetNode() string {
@@ -2416,7 +2871,7 @@ type GetAgentResponse struct {
 
 func (x *GetAgentResponse) Reset() {
 	*x = GetAgentResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2883,7 @@ func (x *GetAgentResponse) String() string {
 func (*GetAgentResponse) ProtoMessage() {}
 
 func (x *GetAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2896,7 @@ func (x *GetAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAgentResponse.ProtoReflect.Descriptor instead.
 func (*GetAgentResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetAgentResponse) GetAgent() *Agent {
@@ -2510,7 +2965,7 @@ type ForgetAgentRequest struct {
 
 func (x *ForgetAgentRequest) Reset() {
 	*x = ForgetAgentRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +2977,7 @@ func (x *ForgetAgentRequest) String() string {
 func (*ForgetAgentRequest) ProtoMessage() {}
 
 func (x *ForgetAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +2990,7 @@ func (x *ForgetAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetAgentRequest.ProtoReflect.Descriptor instead.
 func (*ForgetAgentRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ForgetAgentRequest) GetNode() string {
@@ -2561,7 +3016,7 @@ type ForgetAgentResponse struct {
 
 func (x *ForgetAgentResponse) Reset() {
 	*x = ForgetAgentResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2573,7 +3028,7 @@ func (x *ForgetAgentResponse) String() string {
 func (*ForgetAgentResponse) ProtoMessage() {}
 
 func (x *ForgetAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2586,7 +3041,7 @@ func (x *ForgetAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetAgentResponse.ProtoReflect.Descriptor instead.
 func (*ForgetAgentResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ForgetAgentResponse) GetSeq() uint64 {
@@ -2608,7 +3063,7 @@ type WatchPropagationRequest struct {
 
 func (x *WatchPropagationRequest) Reset() {
 	*x = WatchPropagationRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +3075,7 @@ func (x *WatchPropagationRequest) String() string {
 func (*WatchPropagationRequest) ProtoMessage() {}
 
 func (x *WatchPropagationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +3088,7 @@ func (x *WatchPropagationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPropagationRequest.ProtoReflect.Descriptor instead.
 func (*WatchPropagationRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WatchPropagationRequest) GetVersion() uint64 {
@@ -2683,7 +3138,7 @@ type WatchPropagationResponse struct {
 
 func (x *WatchPropagationResponse) Reset() {
 	*x = WatchPropagationResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2695,7 +3150,7 @@ func (x *WatchPropagationResponse) String() string {
 func (*WatchPropagationResponse) ProtoMessage() {}
 
 func (x *WatchPropagationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2708,7 +3163,7 @@ func (x *WatchPropagationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPropagationResponse.ProtoReflect.Descriptor instead.
 func (*WatchPropagationResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchPropagationResponse) GetVersion() uint64 {
@@ -2812,7 +3267,7 @@ type AgentNack struct {
 
 func (x *AgentNack) Reset() {
 	*x = AgentNack{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2824,7 +3279,7 @@ func (x *AgentNack) String() string {
 func (*AgentNack) ProtoMessage() {}
 
 func (x *AgentNack) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2837,7 +3292,7 @@ func (x *AgentNack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentNack.ProtoReflect.Descriptor instead.
 func (*AgentNack) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AgentNack) GetNode() string {
@@ -2864,7 +3319,7 @@ type ListHubsRequest struct {
 
 func (x *ListHubsRequest) Reset() {
 	*x = ListHubsRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2876,7 +3331,7 @@ func (x *ListHubsRequest) String() string {
 func (*ListHubsRequest) ProtoMessage() {}
 
 func (x *ListHubsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2889,7 +3344,7 @@ func (x *ListHubsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHubsRequest.ProtoReflect.Descriptor instead.
 func (*ListHubsRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListHubsRequest) GetLocal() bool {
@@ -2908,7 +3363,7 @@ type ListHubsResponse struct {
 
 func (x *ListHubsResponse) Reset() {
 	*x = ListHubsResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +3375,7 @@ func (x *ListHubsResponse) String() string {
 func (*ListHubsResponse) ProtoMessage() {}
 
 func (x *ListHubsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +3388,7 @@ func (x *ListHubsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHubsResponse.ProtoReflect.Descriptor instead.
 func (*ListHubsResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListHubsResponse) GetHubs() []*Hub {
@@ -2955,14 +3410,16 @@ type Hub struct {
 	Build     string                 `protobuf:"bytes,8,opt,name=build,proto3" json:"build,omitempty"`
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	// Why the hub cannot write, or does not answer; empty when all is well.
-	Problem       string `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`
+	// An operator has drained it: it takes no streams and does not lead.
+	Drained       bool `protobuf:"varint,11,opt,name=drained,proto3" json:"drained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hub) Reset() {
 	*x = Hub{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2974,7 +3431,7 @@ func (x *Hub) String() string {
 func (*Hub) ProtoMessage() {}
 
 func (x *Hub) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2987,7 +3444,7 @@ func (x *Hub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hub.ProtoReflect.Descriptor instead.
 func (*Hub) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Hub) GetName() string {
@@ -3060,6 +3517,321 @@ func (x *Hub) GetProblem() string {
 	return ""
 }
 
+func (x *Hub) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+type TransferLeadershipRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The hub that is to lead.
+	To            string `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadershipRequest) Reset() {
+	*x = TransferLeadershipRequest{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadershipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadershipRequest) ProtoMessage() {}
+
+func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
+func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *TransferLeadershipRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *TransferLeadershipRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type TransferLeadershipResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Leader string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	Term   uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	// How long nobody could write.
+	Took          *durationpb.Duration `protobuf:"bytes,3,opt,name=took,proto3" json:"took,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadershipResponse) Reset() {
+	*x = TransferLeadershipResponse{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadershipResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadershipResponse) ProtoMessage() {}
+
+func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
+func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *TransferLeadershipResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *TransferLeadershipResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *TransferLeadershipResponse) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
+}
+
+type SetDrainedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hub           string                 `protobuf:"bytes,1,opt,name=hub,proto3" json:"hub,omitempty"`
+	Drained       bool                   `protobuf:"varint,2,opt,name=drained,proto3" json:"drained,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDrainedRequest) Reset() {
+	*x = SetDrainedRequest{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDrainedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDrainedRequest) ProtoMessage() {}
+
+func (x *SetDrainedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDrainedRequest.ProtoReflect.Descriptor instead.
+func (*SetDrainedRequest) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *SetDrainedRequest) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *SetDrainedRequest) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+func (x *SetDrainedRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type SetDrainedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Seq   uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// The hub was as asked already; nothing was written.
+	Unchanged     bool `protobuf:"varint,2,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDrainedResponse) Reset() {
+	*x = SetDrainedResponse{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDrainedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDrainedResponse) ProtoMessage() {}
+
+func (x *SetDrainedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDrainedResponse.ProtoReflect.Descriptor instead.
+func (*SetDrainedResponse) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *SetDrainedResponse) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *SetDrainedResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
+type HoldBackRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 10 s.
+	For           *durationpb.Duration `protobuf:"bytes,1,opt,name=for,proto3" json:"for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldBackRequest) Reset() {
+	*x = HoldBackRequest{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldBackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldBackRequest) ProtoMessage() {}
+
+func (x *HoldBackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldBackRequest.ProtoReflect.Descriptor instead.
+func (*HoldBackRequest) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *HoldBackRequest) GetFor() *durationpb.Duration {
+	if x != nil {
+		return x.For
+	}
+	return nil
+}
+
+type HoldBackResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldBackResponse) Reset() {
+	*x = HoldBackResponse{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldBackResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldBackResponse) ProtoMessage() {}
+
+func (x *HoldBackResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldBackResponse.ProtoReflect.Descriptor instead.
+func (*HoldBackResponse) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+}
+
 type CreateTokenRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Labels map[string]string      `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -3078,7 +3850,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3090,7 +3862,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3103,7 +3875,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateTokenRequest) GetLabels() map[string]string {
@@ -3163,7 +3935,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3947,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3960,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -3234,7 +4006,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3246,7 +4018,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3259,7 +4031,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 type ListTokensResponse struct {
@@ -3271,7 +4043,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +4055,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +4068,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3324,7 +4096,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3336,7 +4108,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3349,7 +4121,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Token) GetId() string {
@@ -3431,7 +4203,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3443,7 +4215,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3456,7 +4228,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3475,7 +4247,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3487,7 +4259,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3500,7 +4272,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RevokeTokenResponse) GetSeq() uint64 {
@@ -3518,7 +4290,7 @@ type GetTrustRequest struct {
 
 func (x *GetTrustRequest) Reset() {
 	*x = GetTrustRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3530,7 +4302,7 @@ func (x *GetTrustRequest) String() string {
 func (*GetTrustRequest) ProtoMessage() {}
 
 func (x *GetTrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3543,7 +4315,7 @@ func (x *GetTrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustRequest.ProtoReflect.Descriptor instead.
 func (*GetTrustRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 type GetTrustResponse struct {
@@ -3563,7 +4335,7 @@ type GetTrustResponse struct {
 
 func (x *GetTrustResponse) Reset() {
 	*x = GetTrustResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3575,7 +4347,7 @@ func (x *GetTrustResponse) String() string {
 func (*GetTrustResponse) ProtoMessage() {}
 
 func (x *GetTrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3588,7 +4360,7 @@ func (x *GetTrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustResponse.ProtoReflect.Descriptor instead.
 func (*GetTrustResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *GetTrustResponse) GetMetadata() *v11.Metadata {
@@ -3665,7 +4437,7 @@ type HubKey struct {
 
 func (x *HubKey) Reset() {
 	*x = HubKey{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3677,7 +4449,7 @@ func (x *HubKey) String() string {
 func (*HubKey) ProtoMessage() {}
 
 func (x *HubKey) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3690,7 +4462,7 @@ func (x *HubKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubKey.ProtoReflect.Descriptor instead.
 func (*HubKey) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *HubKey) GetHub() string {
@@ -3723,7 +4495,7 @@ type RotateHubKeyRequest struct {
 
 func (x *RotateHubKeyRequest) Reset() {
 	*x = RotateHubKeyRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3735,7 +4507,7 @@ func (x *RotateHubKeyRequest) String() string {
 func (*RotateHubKeyRequest) ProtoMessage() {}
 
 func (x *RotateHubKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3748,7 +4520,7 @@ func (x *RotateHubKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateHubKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateHubKeyRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RotateHubKeyRequest) GetRequestId() string {
@@ -3770,7 +4542,7 @@ type RotateHubKeyResponse struct {
 
 func (x *RotateHubKeyResponse) Reset() {
 	*x = RotateHubKeyResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3782,7 +4554,7 @@ func (x *RotateHubKeyResponse) String() string {
 func (*RotateHubKeyResponse) ProtoMessage() {}
 
 func (x *RotateHubKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3795,7 +4567,7 @@ func (x *RotateHubKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateHubKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateHubKeyResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RotateHubKeyResponse) GetHub() string {
@@ -3836,7 +4608,7 @@ type DropHubKeyRequest struct {
 
 func (x *DropHubKeyRequest) Reset() {
 	*x = DropHubKeyRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3848,7 +4620,7 @@ func (x *DropHubKeyRequest) String() string {
 func (*DropHubKeyRequest) ProtoMessage() {}
 
 func (x *DropHubKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3861,7 +4633,7 @@ func (x *DropHubKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropHubKeyRequest.ProtoReflect.Descriptor instead.
 func (*DropHubKeyRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *DropHubKeyRequest) GetHub() string {
@@ -3887,7 +4659,7 @@ type DropHubKeyResponse struct {
 
 func (x *DropHubKeyResponse) Reset() {
 	*x = DropHubKeyResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3899,7 +4671,7 @@ func (x *DropHubKeyResponse) String() string {
 func (*DropHubKeyResponse) ProtoMessage() {}
 
 func (x *DropHubKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3912,7 +4684,7 @@ func (x *DropHubKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropHubKeyResponse.ProtoReflect.Descriptor instead.
 func (*DropHubKeyResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DropHubKeyResponse) GetKeysetVersion() uint64 {
@@ -3932,7 +4704,7 @@ type PublishTrustRequest struct {
 
 func (x *PublishTrustRequest) Reset() {
 	*x = PublishTrustRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3944,7 +4716,7 @@ func (x *PublishTrustRequest) String() string {
 func (*PublishTrustRequest) ProtoMessage() {}
 
 func (x *PublishTrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3957,7 +4729,7 @@ func (x *PublishTrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishTrustRequest.ProtoReflect.Descriptor instead.
 func (*PublishTrustRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PublishTrustRequest) GetMetadata() *v11.Metadata {
@@ -3984,7 +4756,7 @@ type PublishTrustResponse struct {
 
 func (x *PublishTrustResponse) Reset() {
 	*x = PublishTrustResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3996,7 +4768,7 @@ func (x *PublishTrustResponse) String() string {
 func (*PublishTrustResponse) ProtoMessage() {}
 
 func (x *PublishTrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4009,7 +4781,7 @@ func (x *PublishTrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishTrustResponse.ProtoReflect.Descriptor instead.
 func (*PublishTrustResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PublishTrustResponse) GetRootVersion() uint64 {
@@ -4030,7 +4802,37 @@ var File_meshkit_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeshkit/admin/v1/admin.proto\x12\x10meshkit.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a meshkit/control/v1/control.proto\x1a\x1cmeshkit/trust/v1/trust.proto\"\xe1\x02\n" +
+	"\x1cmeshkit/admin/v1/admin.proto\x12\x10meshkit.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a meshkit/control/v1/control.proto\x1a\x1cmeshkit/trust/v1/trust.proto\"^\n" +
+	"\x13CreateDomainRequest\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x10\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"\xd7\x01\n" +
+	"\x14CreateDomainResponse\x12\x15\n" +
+	"\x06ca_pin\x18\x01 \x01(\tR\x05caPin\x12+\n" +
+	"\x11certificate_chain\x18\x02 \x03(\fR\x10certificateChain\x12\x1b\n" +
+	"\tca_bundle\x18\x03 \x01(\fR\bcaBundle\x12\x10\n" +
+	"\x03hub\x18\x04 \x01(\tR\x03hub\x12\x1b\n" +
+	"\troot_keys\x18\x05 \x01(\tR\brootKeys\x12/\n" +
+	"\x04hubs\x18\x06 \x03(\v2\x1b.meshkit.admin.v1.DomainHubR\x04hubs\"Q\n" +
+	"\tDomainHub\x12\x10\n" +
+	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"s\n" +
+	"\x12AdoptDomainRequest\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\x12\x15\n" +
+	"\x06ca_pin\x18\x04 \x01(\tR\x05caPin\"\x15\n" +
+	"\x13AdoptDomainResponse\"\xae\x01\n" +
+	"\fServedDomain\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x10\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12\x18\n" +
+	"\astreams\x18\x05 \x01(\x04R\astreams\x12\x14\n" +
+	"\x05store\x18\x06 \x01(\tR\x05store\x12\x18\n" +
+	"\aproblem\x18\a \x01(\tR\aproblem\"\xe1\x02\n" +
 	"\bResource\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -4186,7 +4988,7 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\x10SimulateResponse\x12\x1a\n" +
 	"\bdecision\x18\x01 \x01(\fR\bdecision\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\x12\n" +
-	"\x10GetDomainRequest\"\xfa\x02\n" +
+	"\x10GetDomainRequest\"\x92\x04\n" +
 	"\x11GetDomainResponse\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x10\n" +
 	"\x03hub\x18\x02 \x01(\tR\x03hub\x12\x16\n" +
@@ -4203,7 +5005,13 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\x05store\x18\v \x01(\tR\x05store\x12!\n" +
 	"\fstore_health\x18\f \x01(\tR\vstoreHealth\x12\x14\n" +
 	"\x05build\x18\r \x01(\tR\x05build\x12\x16\n" +
-	"\x06digest\x18\x0e \x01(\tR\x06digest\"\xde\x05\n" +
+	"\x06digest\x18\x0e \x01(\tR\x06digest\x12\x12\n" +
+	"\x04term\x18\x0f \x01(\x04R\x04term\x12\x12\n" +
+	"\x04hubs\x18\x10 \x01(\x04R\x04hubs\x12\x1b\n" +
+	"\thubs_well\x18\x11 \x01(\x04R\bhubsWell\x12\x10\n" +
+	"\x03lag\x18\x12 \x01(\x04R\x03lag\x12?\n" +
+	"\valso_served\x18\x13 \x03(\v2\x1e.meshkit.admin.v1.ServedDomainR\n" +
+	"alsoServed\"\xde\x05\n" +
 	"\x05Agent\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12;\n" +
 	"\x06labels\x18\x02 \x03(\v2#.meshkit.admin.v1.Agent.LabelsEntryR\x06labels\x127\n" +
@@ -4284,7 +5092,7 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\x0fListHubsRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\"=\n" +
 	"\x10ListHubsResponse\x12)\n" +
-	"\x04hubs\x18\x01 \x03(\v2\x15.meshkit.admin.v1.HubR\x04hubs\"\x8d\x02\n" +
+	"\x04hubs\x18\x01 \x03(\v2\x15.meshkit.admin.v1.HubR\x04hubs\"\xa7\x02\n" +
 	"\x03Hub\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -4297,7 +5105,27 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x18\n" +
 	"\aproblem\x18\n" +
-	" \x01(\tR\aproblem\"\xa1\x02\n" +
+	" \x01(\tR\aproblem\x12\x18\n" +
+	"\adrained\x18\v \x01(\bR\adrained\"J\n" +
+	"\x19TransferLeadershipRequest\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\tR\x02to\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"w\n" +
+	"\x1aTransferLeadershipResponse\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12-\n" +
+	"\x04took\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04took\"^\n" +
+	"\x11SetDrainedRequest\x12\x10\n" +
+	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x18\n" +
+	"\adrained\x18\x02 \x01(\bR\adrained\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"D\n" +
+	"\x12SetDrainedResponse\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
+	"\tunchanged\x18\x02 \x01(\bR\tunchanged\">\n" +
+	"\x0fHoldBackRequest\x12+\n" +
+	"\x03for\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03for\"\x12\n" +
+	"\x10HoldBackResponse\"\xa1\x02\n" +
 	"\x12CreateTokenRequest\x12H\n" +
 	"\x06labels\x18\x01 \x03(\v20.meshkit.admin.v1.CreateTokenRequest.LabelsEntryR\x06labels\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
@@ -4403,7 +5231,15 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\fRotateHubKey\x12%.meshkit.admin.v1.RotateHubKeyRequest\x1a&.meshkit.admin.v1.RotateHubKeyResponse\x12W\n" +
 	"\n" +
 	"DropHubKey\x12#.meshkit.admin.v1.DropHubKeyRequest\x1a$.meshkit.admin.v1.DropHubKeyResponse\x12]\n" +
-	"\fPublishTrust\x12%.meshkit.admin.v1.PublishTrustRequest\x1a&.meshkit.admin.v1.PublishTrustResponseB=Z;github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1;adminv1b\x06proto3"
+	"\fPublishTrust\x12%.meshkit.admin.v1.PublishTrustRequest\x1a&.meshkit.admin.v1.PublishTrustResponse2\xaa\x02\n" +
+	"\vRingService\x12o\n" +
+	"\x12TransferLeadership\x12+.meshkit.admin.v1.TransferLeadershipRequest\x1a,.meshkit.admin.v1.TransferLeadershipResponse\x12W\n" +
+	"\n" +
+	"SetDrained\x12#.meshkit.admin.v1.SetDrainedRequest\x1a$.meshkit.admin.v1.SetDrainedResponse\x12Q\n" +
+	"\bHoldBack\x12!.meshkit.admin.v1.HoldBackRequest\x1a\".meshkit.admin.v1.HoldBackResponse2\xca\x01\n" +
+	"\rDomainService\x12]\n" +
+	"\fCreateDomain\x12%.meshkit.admin.v1.CreateDomainRequest\x1a&.meshkit.admin.v1.CreateDomainResponse\x12Z\n" +
+	"\vAdoptDomain\x12$.meshkit.admin.v1.AdoptDomainRequest\x1a%.meshkit.admin.v1.AdoptDomainResponseB=Z;github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_meshkit_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -4418,178 +5254,204 @@ func file_meshkit_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_meshkit_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_meshkit_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_meshkit_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_meshkit_admin_v1_admin_proto_goTypes = []any{
-	(WatchResponse_Event)(0),         // 0: meshkit.admin.v1.WatchResponse.Event
-	(*Resource)(nil),                 // 1: meshkit.admin.v1.Resource
-	(*FieldOwner)(nil),               // 2: meshkit.admin.v1.FieldOwner
-	(*Key)(nil),                      // 3: meshkit.admin.v1.Key
-	(*Finding)(nil),                  // 4: meshkit.admin.v1.Finding
-	(*GetRequest)(nil),               // 5: meshkit.admin.v1.GetRequest
-	(*GetResponse)(nil),              // 6: meshkit.admin.v1.GetResponse
-	(*ListRequest)(nil),              // 7: meshkit.admin.v1.ListRequest
-	(*ListResponse)(nil),             // 8: meshkit.admin.v1.ListResponse
-	(*WatchRequest)(nil),             // 9: meshkit.admin.v1.WatchRequest
-	(*WatchResponse)(nil),            // 10: meshkit.admin.v1.WatchResponse
-	(*Change)(nil),                   // 11: meshkit.admin.v1.Change
-	(*PlanRequest)(nil),              // 12: meshkit.admin.v1.PlanRequest
-	(*FieldDiff)(nil),                // 13: meshkit.admin.v1.FieldDiff
-	(*ResourceDiff)(nil),             // 14: meshkit.admin.v1.ResourceDiff
-	(*PlanResponse)(nil),             // 15: meshkit.admin.v1.PlanResponse
-	(*ApplyRequest)(nil),             // 16: meshkit.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),            // 17: meshkit.admin.v1.ApplyResponse
-	(*UndoRequest)(nil),              // 18: meshkit.admin.v1.UndoRequest
-	(*UndoResponse)(nil),             // 19: meshkit.admin.v1.UndoResponse
-	(*HistoryRequest)(nil),           // 20: meshkit.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),          // 21: meshkit.admin.v1.HistoryResponse
-	(*HistoryEntry)(nil),             // 22: meshkit.admin.v1.HistoryEntry
-	(*SimulateRequest)(nil),          // 23: meshkit.admin.v1.SimulateRequest
-	(*SimulateResponse)(nil),         // 24: meshkit.admin.v1.SimulateResponse
-	(*GetDomainRequest)(nil),         // 25: meshkit.admin.v1.GetDomainRequest
-	(*GetDomainResponse)(nil),        // 26: meshkit.admin.v1.GetDomainResponse
-	(*Agent)(nil),                    // 27: meshkit.admin.v1.Agent
-	(*ListAgentsRequest)(nil),        // 28: meshkit.admin.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),       // 29: meshkit.admin.v1.ListAgentsResponse
-	(*GetAgentRequest)(nil),          // 30: meshkit.admin.v1.GetAgentRequest
-	(*GetAgentResponse)(nil),         // 31: meshkit.admin.v1.GetAgentResponse
-	(*ForgetAgentRequest)(nil),       // 32: meshkit.admin.v1.ForgetAgentRequest
-	(*ForgetAgentResponse)(nil),      // 33: meshkit.admin.v1.ForgetAgentResponse
-	(*WatchPropagationRequest)(nil),  // 34: meshkit.admin.v1.WatchPropagationRequest
-	(*WatchPropagationResponse)(nil), // 35: meshkit.admin.v1.WatchPropagationResponse
-	(*AgentNack)(nil),                // 36: meshkit.admin.v1.AgentNack
-	(*ListHubsRequest)(nil),          // 37: meshkit.admin.v1.ListHubsRequest
-	(*ListHubsResponse)(nil),         // 38: meshkit.admin.v1.ListHubsResponse
-	(*Hub)(nil),                      // 39: meshkit.admin.v1.Hub
-	(*CreateTokenRequest)(nil),       // 40: meshkit.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),      // 41: meshkit.admin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),        // 42: meshkit.admin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),       // 43: meshkit.admin.v1.ListTokensResponse
-	(*Token)(nil),                    // 44: meshkit.admin.v1.Token
-	(*RevokeTokenRequest)(nil),       // 45: meshkit.admin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),      // 46: meshkit.admin.v1.RevokeTokenResponse
-	(*GetTrustRequest)(nil),          // 47: meshkit.admin.v1.GetTrustRequest
-	(*GetTrustResponse)(nil),         // 48: meshkit.admin.v1.GetTrustResponse
-	(*HubKey)(nil),                   // 49: meshkit.admin.v1.HubKey
-	(*RotateHubKeyRequest)(nil),      // 50: meshkit.admin.v1.RotateHubKeyRequest
-	(*RotateHubKeyResponse)(nil),     // 51: meshkit.admin.v1.RotateHubKeyResponse
-	(*DropHubKeyRequest)(nil),        // 52: meshkit.admin.v1.DropHubKeyRequest
-	(*DropHubKeyResponse)(nil),       // 53: meshkit.admin.v1.DropHubKeyResponse
-	(*PublishTrustRequest)(nil),      // 54: meshkit.admin.v1.PublishTrustRequest
-	(*PublishTrustResponse)(nil),     // 55: meshkit.admin.v1.PublishTrustResponse
-	nil,                              // 56: meshkit.admin.v1.SimulateRequest.HeadersEntry
-	nil,                              // 57: meshkit.admin.v1.Agent.LabelsEntry
-	nil,                              // 58: meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
-	nil,                              // 59: meshkit.admin.v1.CreateTokenRequest.LabelsEntry
-	nil,                              // 60: meshkit.admin.v1.Token.LabelsEntry
-	(*timestamppb.Timestamp)(nil),    // 61: google.protobuf.Timestamp
-	(v1.Phase)(0),                    // 62: meshkit.control.v1.Phase
-	(*v1.ResumePoint)(nil),           // 63: meshkit.control.v1.ResumePoint
-	(*v1.Nack)(nil),                  // 64: meshkit.control.v1.Nack
-	(*v1.Downlevel)(nil),             // 65: meshkit.control.v1.Downlevel
-	(*durationpb.Duration)(nil),      // 66: google.protobuf.Duration
-	(*v11.Metadata)(nil),             // 67: meshkit.trust.v1.Metadata
+	(WatchResponse_Event)(0),           // 0: meshkit.admin.v1.WatchResponse.Event
+	(*CreateDomainRequest)(nil),        // 1: meshkit.admin.v1.CreateDomainRequest
+	(*CreateDomainResponse)(nil),       // 2: meshkit.admin.v1.CreateDomainResponse
+	(*DomainHub)(nil),                  // 3: meshkit.admin.v1.DomainHub
+	(*AdoptDomainRequest)(nil),         // 4: meshkit.admin.v1.AdoptDomainRequest
+	(*AdoptDomainResponse)(nil),        // 5: meshkit.admin.v1.AdoptDomainResponse
+	(*ServedDomain)(nil),               // 6: meshkit.admin.v1.ServedDomain
+	(*Resource)(nil),                   // 7: meshkit.admin.v1.Resource
+	(*FieldOwner)(nil),                 // 8: meshkit.admin.v1.FieldOwner
+	(*Key)(nil),                        // 9: meshkit.admin.v1.Key
+	(*Finding)(nil),                    // 10: meshkit.admin.v1.Finding
+	(*GetRequest)(nil),                 // 11: meshkit.admin.v1.GetRequest
+	(*GetResponse)(nil),                // 12: meshkit.admin.v1.GetResponse
+	(*ListRequest)(nil),                // 13: meshkit.admin.v1.ListRequest
+	(*ListResponse)(nil),               // 14: meshkit.admin.v1.ListResponse
+	(*WatchRequest)(nil),               // 15: meshkit.admin.v1.WatchRequest
+	(*WatchResponse)(nil),              // 16: meshkit.admin.v1.WatchResponse
+	(*Change)(nil),                     // 17: meshkit.admin.v1.Change
+	(*PlanRequest)(nil),                // 18: meshkit.admin.v1.PlanRequest
+	(*FieldDiff)(nil),                  // 19: meshkit.admin.v1.FieldDiff
+	(*ResourceDiff)(nil),               // 20: meshkit.admin.v1.ResourceDiff
+	(*PlanResponse)(nil),               // 21: meshkit.admin.v1.PlanResponse
+	(*ApplyRequest)(nil),               // 22: meshkit.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),              // 23: meshkit.admin.v1.ApplyResponse
+	(*UndoRequest)(nil),                // 24: meshkit.admin.v1.UndoRequest
+	(*UndoResponse)(nil),               // 25: meshkit.admin.v1.UndoResponse
+	(*HistoryRequest)(nil),             // 26: meshkit.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),            // 27: meshkit.admin.v1.HistoryResponse
+	(*HistoryEntry)(nil),               // 28: meshkit.admin.v1.HistoryEntry
+	(*SimulateRequest)(nil),            // 29: meshkit.admin.v1.SimulateRequest
+	(*SimulateResponse)(nil),           // 30: meshkit.admin.v1.SimulateResponse
+	(*GetDomainRequest)(nil),           // 31: meshkit.admin.v1.GetDomainRequest
+	(*GetDomainResponse)(nil),          // 32: meshkit.admin.v1.GetDomainResponse
+	(*Agent)(nil),                      // 33: meshkit.admin.v1.Agent
+	(*ListAgentsRequest)(nil),          // 34: meshkit.admin.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),         // 35: meshkit.admin.v1.ListAgentsResponse
+	(*GetAgentRequest)(nil),            // 36: meshkit.admin.v1.GetAgentRequest
+	(*GetAgentResponse)(nil),           // 37: meshkit.admin.v1.GetAgentResponse
+	(*ForgetAgentRequest)(nil),         // 38: meshkit.admin.v1.ForgetAgentRequest
+	(*ForgetAgentResponse)(nil),        // 39: meshkit.admin.v1.ForgetAgentResponse
+	(*WatchPropagationRequest)(nil),    // 40: meshkit.admin.v1.WatchPropagationRequest
+	(*WatchPropagationResponse)(nil),   // 41: meshkit.admin.v1.WatchPropagationResponse
+	(*AgentNack)(nil),                  // 42: meshkit.admin.v1.AgentNack
+	(*ListHubsRequest)(nil),            // 43: meshkit.admin.v1.ListHubsRequest
+	(*ListHubsResponse)(nil),           // 44: meshkit.admin.v1.ListHubsResponse
+	(*Hub)(nil),                        // 45: meshkit.admin.v1.Hub
+	(*TransferLeadershipRequest)(nil),  // 46: meshkit.admin.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 47: meshkit.admin.v1.TransferLeadershipResponse
+	(*SetDrainedRequest)(nil),          // 48: meshkit.admin.v1.SetDrainedRequest
+	(*SetDrainedResponse)(nil),         // 49: meshkit.admin.v1.SetDrainedResponse
+	(*HoldBackRequest)(nil),            // 50: meshkit.admin.v1.HoldBackRequest
+	(*HoldBackResponse)(nil),           // 51: meshkit.admin.v1.HoldBackResponse
+	(*CreateTokenRequest)(nil),         // 52: meshkit.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 53: meshkit.admin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),          // 54: meshkit.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),         // 55: meshkit.admin.v1.ListTokensResponse
+	(*Token)(nil),                      // 56: meshkit.admin.v1.Token
+	(*RevokeTokenRequest)(nil),         // 57: meshkit.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),        // 58: meshkit.admin.v1.RevokeTokenResponse
+	(*GetTrustRequest)(nil),            // 59: meshkit.admin.v1.GetTrustRequest
+	(*GetTrustResponse)(nil),           // 60: meshkit.admin.v1.GetTrustResponse
+	(*HubKey)(nil),                     // 61: meshkit.admin.v1.HubKey
+	(*RotateHubKeyRequest)(nil),        // 62: meshkit.admin.v1.RotateHubKeyRequest
+	(*RotateHubKeyResponse)(nil),       // 63: meshkit.admin.v1.RotateHubKeyResponse
+	(*DropHubKeyRequest)(nil),          // 64: meshkit.admin.v1.DropHubKeyRequest
+	(*DropHubKeyResponse)(nil),         // 65: meshkit.admin.v1.DropHubKeyResponse
+	(*PublishTrustRequest)(nil),        // 66: meshkit.admin.v1.PublishTrustRequest
+	(*PublishTrustResponse)(nil),       // 67: meshkit.admin.v1.PublishTrustResponse
+	nil,                                // 68: meshkit.admin.v1.SimulateRequest.HeadersEntry
+	nil,                                // 69: meshkit.admin.v1.Agent.LabelsEntry
+	nil,                                // 70: meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
+	nil,                                // 71: meshkit.admin.v1.CreateTokenRequest.LabelsEntry
+	nil,                                // 72: meshkit.admin.v1.Token.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 73: google.protobuf.Timestamp
+	(v1.Phase)(0),                      // 74: meshkit.control.v1.Phase
+	(*v1.ResumePoint)(nil),             // 75: meshkit.control.v1.ResumePoint
+	(*v1.Nack)(nil),                    // 76: meshkit.control.v1.Nack
+	(*v1.Downlevel)(nil),               // 77: meshkit.control.v1.Downlevel
+	(*durationpb.Duration)(nil),        // 78: google.protobuf.Duration
+	(*v11.Metadata)(nil),               // 79: meshkit.trust.v1.Metadata
 }
 var file_meshkit_admin_v1_admin_proto_depIdxs = []int32{
-	61, // 0: meshkit.admin.v1.Resource.created_at:type_name -> google.protobuf.Timestamp
-	61, // 1: meshkit.admin.v1.Resource.updated_at:type_name -> google.protobuf.Timestamp
-	2,  // 2: meshkit.admin.v1.Resource.owners:type_name -> meshkit.admin.v1.FieldOwner
-	3,  // 3: meshkit.admin.v1.Finding.resource:type_name -> meshkit.admin.v1.Key
-	3,  // 4: meshkit.admin.v1.GetRequest.key:type_name -> meshkit.admin.v1.Key
-	1,  // 5: meshkit.admin.v1.GetResponse.resource:type_name -> meshkit.admin.v1.Resource
-	1,  // 6: meshkit.admin.v1.ListResponse.resources:type_name -> meshkit.admin.v1.Resource
-	0,  // 7: meshkit.admin.v1.WatchResponse.event:type_name -> meshkit.admin.v1.WatchResponse.Event
-	1,  // 8: meshkit.admin.v1.WatchResponse.resource:type_name -> meshkit.admin.v1.Resource
-	3,  // 9: meshkit.admin.v1.Change.deletes:type_name -> meshkit.admin.v1.Key
-	11, // 10: meshkit.admin.v1.PlanRequest.change:type_name -> meshkit.admin.v1.Change
-	3,  // 11: meshkit.admin.v1.ResourceDiff.key:type_name -> meshkit.admin.v1.Key
-	13, // 12: meshkit.admin.v1.ResourceDiff.fields:type_name -> meshkit.admin.v1.FieldDiff
-	4,  // 13: meshkit.admin.v1.PlanResponse.findings:type_name -> meshkit.admin.v1.Finding
-	14, // 14: meshkit.admin.v1.PlanResponse.diffs:type_name -> meshkit.admin.v1.ResourceDiff
-	11, // 15: meshkit.admin.v1.ApplyRequest.change:type_name -> meshkit.admin.v1.Change
-	15, // 16: meshkit.admin.v1.ApplyResponse.plan:type_name -> meshkit.admin.v1.PlanResponse
-	17, // 17: meshkit.admin.v1.UndoResponse.result:type_name -> meshkit.admin.v1.ApplyResponse
-	3,  // 18: meshkit.admin.v1.HistoryRequest.key:type_name -> meshkit.admin.v1.Key
-	22, // 19: meshkit.admin.v1.HistoryResponse.entries:type_name -> meshkit.admin.v1.HistoryEntry
-	61, // 20: meshkit.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
-	14, // 21: meshkit.admin.v1.HistoryEntry.diff:type_name -> meshkit.admin.v1.ResourceDiff
-	56, // 22: meshkit.admin.v1.SimulateRequest.headers:type_name -> meshkit.admin.v1.SimulateRequest.HeadersEntry
-	57, // 23: meshkit.admin.v1.Agent.labels:type_name -> meshkit.admin.v1.Agent.LabelsEntry
-	61, // 24: meshkit.admin.v1.Agent.joined_at:type_name -> google.protobuf.Timestamp
-	62, // 25: meshkit.admin.v1.Agent.phase:type_name -> meshkit.control.v1.Phase
-	63, // 26: meshkit.admin.v1.Agent.active:type_name -> meshkit.control.v1.ResumePoint
-	61, // 27: meshkit.admin.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
-	61, // 28: meshkit.admin.v1.Agent.certificate_not_after:type_name -> google.protobuf.Timestamp
-	64, // 29: meshkit.admin.v1.Agent.nack:type_name -> meshkit.control.v1.Nack
-	27, // 30: meshkit.admin.v1.ListAgentsResponse.agents:type_name -> meshkit.admin.v1.Agent
-	27, // 31: meshkit.admin.v1.GetAgentResponse.agent:type_name -> meshkit.admin.v1.Agent
-	65, // 32: meshkit.admin.v1.GetAgentResponse.downlevels:type_name -> meshkit.control.v1.Downlevel
-	58, // 33: meshkit.admin.v1.GetAgentResponse.reported_labels:type_name -> meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
-	66, // 34: meshkit.admin.v1.WatchPropagationResponse.p50:type_name -> google.protobuf.Duration
-	66, // 35: meshkit.admin.v1.WatchPropagationResponse.p99:type_name -> google.protobuf.Duration
-	66, // 36: meshkit.admin.v1.WatchPropagationResponse.last:type_name -> google.protobuf.Duration
-	36, // 37: meshkit.admin.v1.WatchPropagationResponse.nacks:type_name -> meshkit.admin.v1.AgentNack
-	64, // 38: meshkit.admin.v1.AgentNack.nack:type_name -> meshkit.control.v1.Nack
-	39, // 39: meshkit.admin.v1.ListHubsResponse.hubs:type_name -> meshkit.admin.v1.Hub
-	61, // 40: meshkit.admin.v1.Hub.started_at:type_name -> google.protobuf.Timestamp
-	59, // 41: meshkit.admin.v1.CreateTokenRequest.labels:type_name -> meshkit.admin.v1.CreateTokenRequest.LabelsEntry
-	66, // 42: meshkit.admin.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	61, // 43: meshkit.admin.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	44, // 44: meshkit.admin.v1.ListTokensResponse.tokens:type_name -> meshkit.admin.v1.Token
-	60, // 45: meshkit.admin.v1.Token.labels:type_name -> meshkit.admin.v1.Token.LabelsEntry
-	61, // 46: meshkit.admin.v1.Token.created_at:type_name -> google.protobuf.Timestamp
-	61, // 47: meshkit.admin.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	67, // 48: meshkit.admin.v1.GetTrustResponse.metadata:type_name -> meshkit.trust.v1.Metadata
-	61, // 49: meshkit.admin.v1.GetTrustResponse.root_expires_at:type_name -> google.protobuf.Timestamp
-	61, // 50: meshkit.admin.v1.GetTrustResponse.keyset_expires_at:type_name -> google.protobuf.Timestamp
-	49, // 51: meshkit.admin.v1.GetTrustResponse.hub_keys:type_name -> meshkit.admin.v1.HubKey
-	67, // 52: meshkit.admin.v1.PublishTrustRequest.metadata:type_name -> meshkit.trust.v1.Metadata
-	5,  // 53: meshkit.admin.v1.ResourceService.Get:input_type -> meshkit.admin.v1.GetRequest
-	7,  // 54: meshkit.admin.v1.ResourceService.List:input_type -> meshkit.admin.v1.ListRequest
-	9,  // 55: meshkit.admin.v1.ResourceService.Watch:input_type -> meshkit.admin.v1.WatchRequest
-	12, // 56: meshkit.admin.v1.ResourceService.Plan:input_type -> meshkit.admin.v1.PlanRequest
-	16, // 57: meshkit.admin.v1.ResourceService.Apply:input_type -> meshkit.admin.v1.ApplyRequest
-	18, // 58: meshkit.admin.v1.ResourceService.Undo:input_type -> meshkit.admin.v1.UndoRequest
-	20, // 59: meshkit.admin.v1.ResourceService.History:input_type -> meshkit.admin.v1.HistoryRequest
-	23, // 60: meshkit.admin.v1.ResourceService.Simulate:input_type -> meshkit.admin.v1.SimulateRequest
-	25, // 61: meshkit.admin.v1.FleetService.GetDomain:input_type -> meshkit.admin.v1.GetDomainRequest
-	28, // 62: meshkit.admin.v1.FleetService.ListAgents:input_type -> meshkit.admin.v1.ListAgentsRequest
-	30, // 63: meshkit.admin.v1.FleetService.GetAgent:input_type -> meshkit.admin.v1.GetAgentRequest
-	32, // 64: meshkit.admin.v1.FleetService.ForgetAgent:input_type -> meshkit.admin.v1.ForgetAgentRequest
-	34, // 65: meshkit.admin.v1.FleetService.WatchPropagation:input_type -> meshkit.admin.v1.WatchPropagationRequest
-	37, // 66: meshkit.admin.v1.FleetService.ListHubs:input_type -> meshkit.admin.v1.ListHubsRequest
-	40, // 67: meshkit.admin.v1.FleetService.CreateToken:input_type -> meshkit.admin.v1.CreateTokenRequest
-	42, // 68: meshkit.admin.v1.FleetService.ListTokens:input_type -> meshkit.admin.v1.ListTokensRequest
-	45, // 69: meshkit.admin.v1.FleetService.RevokeToken:input_type -> meshkit.admin.v1.RevokeTokenRequest
-	47, // 70: meshkit.admin.v1.TrustService.GetTrust:input_type -> meshkit.admin.v1.GetTrustRequest
-	50, // 71: meshkit.admin.v1.TrustService.RotateHubKey:input_type -> meshkit.admin.v1.RotateHubKeyRequest
-	52, // 72: meshkit.admin.v1.TrustService.DropHubKey:input_type -> meshkit.admin.v1.DropHubKeyRequest
-	54, // 73: meshkit.admin.v1.TrustService.PublishTrust:input_type -> meshkit.admin.v1.PublishTrustRequest
-	6,  // 74: meshkit.admin.v1.ResourceService.Get:output_type -> meshkit.admin.v1.GetResponse
-	8,  // 75: meshkit.admin.v1.ResourceService.List:output_type -> meshkit.admin.v1.ListResponse
-	10, // 76: meshkit.admin.v1.ResourceService.Watch:output_type -> meshkit.admin.v1.WatchResponse
-	15, // 77: meshkit.admin.v1.ResourceService.Plan:output_type -> meshkit.admin.v1.PlanResponse
-	17, // 78: meshkit.admin.v1.ResourceService.Apply:output_type -> meshkit.admin.v1.ApplyResponse
-	19, // 79: meshkit.admin.v1.ResourceService.Undo:output_type -> meshkit.admin.v1.UndoResponse
-	21, // 80: meshkit.admin.v1.ResourceService.History:output_type -> meshkit.admin.v1.HistoryResponse
-	24, // 81: meshkit.admin.v1.ResourceService.Simulate:output_type -> meshkit.admin.v1.SimulateResponse
-	26, // 82: meshkit.admin.v1.FleetService.GetDomain:output_type -> meshkit.admin.v1.GetDomainResponse
-	29, // 83: meshkit.admin.v1.FleetService.ListAgents:output_type -> meshkit.admin.v1.ListAgentsResponse
-	31, // 84: meshkit.admin.v1.FleetService.GetAgent:output_type -> meshkit.admin.v1.GetAgentResponse
-	33, // 85: meshkit.admin.v1.FleetService.ForgetAgent:output_type -> meshkit.admin.v1.ForgetAgentResponse
-	35, // 86: meshkit.admin.v1.FleetService.WatchPropagation:output_type -> meshkit.admin.v1.WatchPropagationResponse
-	38, // 87: meshkit.admin.v1.FleetService.ListHubs:output_type -> meshkit.admin.v1.ListHubsResponse
-	41, // 88: meshkit.admin.v1.FleetService.CreateToken:output_type -> meshkit.admin.v1.CreateTokenResponse
-	43, // 89: meshkit.admin.v1.FleetService.ListTokens:output_type -> meshkit.admin.v1.ListTokensResponse
-	46, // 90: meshkit.admin.v1.FleetService.RevokeToken:output_type -> meshkit.admin.v1.RevokeTokenResponse
-	48, // 91: meshkit.admin.v1.TrustService.GetTrust:output_type -> meshkit.admin.v1.GetTrustResponse
-	51, // 92: meshkit.admin.v1.TrustService.RotateHubKey:output_type -> meshkit.admin.v1.RotateHubKeyResponse
-	53, // 93: meshkit.admin.v1.TrustService.DropHubKey:output_type -> meshkit.admin.v1.DropHubKeyResponse
-	55, // 94: meshkit.admin.v1.TrustService.PublishTrust:output_type -> meshkit.admin.v1.PublishTrustResponse
-	74, // [74:95] is the sub-list for method output_type
-	53, // [53:74] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	3,  // 0: meshkit.admin.v1.CreateDomainResponse.hubs:type_name -> meshkit.admin.v1.DomainHub
+	73, // 1: meshkit.admin.v1.Resource.created_at:type_name -> google.protobuf.Timestamp
+	73, // 2: meshkit.admin.v1.Resource.updated_at:type_name -> google.protobuf.Timestamp
+	8,  // 3: meshkit.admin.v1.Resource.owners:type_name -> meshkit.admin.v1.FieldOwner
+	9,  // 4: meshkit.admin.v1.Finding.resource:type_name -> meshkit.admin.v1.Key
+	9,  // 5: meshkit.admin.v1.GetRequest.key:type_name -> meshkit.admin.v1.Key
+	7,  // 6: meshkit.admin.v1.GetResponse.resource:type_name -> meshkit.admin.v1.Resource
+	7,  // 7: meshkit.admin.v1.ListResponse.resources:type_name -> meshkit.admin.v1.Resource
+	0,  // 8: meshkit.admin.v1.WatchResponse.event:type_name -> meshkit.admin.v1.WatchResponse.Event
+	7,  // 9: meshkit.admin.v1.WatchResponse.resource:type_name -> meshkit.admin.v1.Resource
+	9,  // 10: meshkit.admin.v1.Change.deletes:type_name -> meshkit.admin.v1.Key
+	17, // 11: meshkit.admin.v1.PlanRequest.change:type_name -> meshkit.admin.v1.Change
+	9,  // 12: meshkit.admin.v1.ResourceDiff.key:type_name -> meshkit.admin.v1.Key
+	19, // 13: meshkit.admin.v1.ResourceDiff.fields:type_name -> meshkit.admin.v1.FieldDiff
+	10, // 14: meshkit.admin.v1.PlanResponse.findings:type_name -> meshkit.admin.v1.Finding
+	20, // 15: meshkit.admin.v1.PlanResponse.diffs:type_name -> meshkit.admin.v1.ResourceDiff
+	17, // 16: meshkit.admin.v1.ApplyRequest.change:type_name -> meshkit.admin.v1.Change
+	21, // 17: meshkit.admin.v1.ApplyResponse.plan:type_name -> meshkit.admin.v1.PlanResponse
+	23, // 18: meshkit.admin.v1.UndoResponse.result:type_name -> meshkit.admin.v1.ApplyResponse
+	9,  // 19: meshkit.admin.v1.HistoryRequest.key:type_name -> meshkit.admin.v1.Key
+	28, // 20: meshkit.admin.v1.HistoryResponse.entries:type_name -> meshkit.admin.v1.HistoryEntry
+	73, // 21: meshkit.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	20, // 22: meshkit.admin.v1.HistoryEntry.diff:type_name -> meshkit.admin.v1.ResourceDiff
+	68, // 23: meshkit.admin.v1.SimulateRequest.headers:type_name -> meshkit.admin.v1.SimulateRequest.HeadersEntry
+	6,  // 24: meshkit.admin.v1.GetDomainResponse.also_served:type_name -> meshkit.admin.v1.ServedDomain
+	69, // 25: meshkit.admin.v1.Agent.labels:type_name -> meshkit.admin.v1.Agent.LabelsEntry
+	73, // 26: meshkit.admin.v1.Agent.joined_at:type_name -> google.protobuf.Timestamp
+	74, // 27: meshkit.admin.v1.Agent.phase:type_name -> meshkit.control.v1.Phase
+	75, // 28: meshkit.admin.v1.Agent.active:type_name -> meshkit.control.v1.ResumePoint
+	73, // 29: meshkit.admin.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
+	73, // 30: meshkit.admin.v1.Agent.certificate_not_after:type_name -> google.protobuf.Timestamp
+	76, // 31: meshkit.admin.v1.Agent.nack:type_name -> meshkit.control.v1.Nack
+	33, // 32: meshkit.admin.v1.ListAgentsResponse.agents:type_name -> meshkit.admin.v1.Agent
+	33, // 33: meshkit.admin.v1.GetAgentResponse.agent:type_name -> meshkit.admin.v1.Agent
+	77, // 34: meshkit.admin.v1.GetAgentResponse.downlevels:type_name -> meshkit.control.v1.Downlevel
+	70, // 35: meshkit.admin.v1.GetAgentResponse.reported_labels:type_name -> meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
+	78, // 36: meshkit.admin.v1.WatchPropagationResponse.p50:type_name -> google.protobuf.Duration
+	78, // 37: meshkit.admin.v1.WatchPropagationResponse.p99:type_name -> google.protobuf.Duration
+	78, // 38: meshkit.admin.v1.WatchPropagationResponse.last:type_name -> google.protobuf.Duration
+	42, // 39: meshkit.admin.v1.WatchPropagationResponse.nacks:type_name -> meshkit.admin.v1.AgentNack
+	76, // 40: meshkit.admin.v1.AgentNack.nack:type_name -> meshkit.control.v1.Nack
+	45, // 41: meshkit.admin.v1.ListHubsResponse.hubs:type_name -> meshkit.admin.v1.Hub
+	73, // 42: meshkit.admin.v1.Hub.started_at:type_name -> google.protobuf.Timestamp
+	78, // 43: meshkit.admin.v1.TransferLeadershipResponse.took:type_name -> google.protobuf.Duration
+	78, // 44: meshkit.admin.v1.HoldBackRequest.for:type_name -> google.protobuf.Duration
+	71, // 45: meshkit.admin.v1.CreateTokenRequest.labels:type_name -> meshkit.admin.v1.CreateTokenRequest.LabelsEntry
+	78, // 46: meshkit.admin.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	73, // 47: meshkit.admin.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	56, // 48: meshkit.admin.v1.ListTokensResponse.tokens:type_name -> meshkit.admin.v1.Token
+	72, // 49: meshkit.admin.v1.Token.labels:type_name -> meshkit.admin.v1.Token.LabelsEntry
+	73, // 50: meshkit.admin.v1.Token.created_at:type_name -> google.protobuf.Timestamp
+	73, // 51: meshkit.admin.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	79, // 52: meshkit.admin.v1.GetTrustResponse.metadata:type_name -> meshkit.trust.v1.Metadata
+	73, // 53: meshkit.admin.v1.GetTrustResponse.root_expires_at:type_name -> google.protobuf.Timestamp
+	73, // 54: meshkit.admin.v1.GetTrustResponse.keyset_expires_at:type_name -> google.protobuf.Timestamp
+	61, // 55: meshkit.admin.v1.GetTrustResponse.hub_keys:type_name -> meshkit.admin.v1.HubKey
+	79, // 56: meshkit.admin.v1.PublishTrustRequest.metadata:type_name -> meshkit.trust.v1.Metadata
+	11, // 57: meshkit.admin.v1.ResourceService.Get:input_type -> meshkit.admin.v1.GetRequest
+	13, // 58: meshkit.admin.v1.ResourceService.List:input_type -> meshkit.admin.v1.ListRequest
+	15, // 59: meshkit.admin.v1.ResourceService.Watch:input_type -> meshkit.admin.v1.WatchRequest
+	18, // 60: meshkit.admin.v1.ResourceService.Plan:input_type -> meshkit.admin.v1.PlanRequest
+	22, // 61: meshkit.admin.v1.ResourceService.Apply:input_type -> meshkit.admin.v1.ApplyRequest
+	24, // 62: meshkit.admin.v1.ResourceService.Undo:input_type -> meshkit.admin.v1.UndoRequest
+	26, // 63: meshkit.admin.v1.ResourceService.History:input_type -> meshkit.admin.v1.HistoryRequest
+	29, // 64: meshkit.admin.v1.ResourceService.Simulate:input_type -> meshkit.admin.v1.SimulateRequest
+	31, // 65: meshkit.admin.v1.FleetService.GetDomain:input_type -> meshkit.admin.v1.GetDomainRequest
+	34, // 66: meshkit.admin.v1.FleetService.ListAgents:input_type -> meshkit.admin.v1.ListAgentsRequest
+	36, // 67: meshkit.admin.v1.FleetService.GetAgent:input_type -> meshkit.admin.v1.GetAgentRequest
+	38, // 68: meshkit.admin.v1.FleetService.ForgetAgent:input_type -> meshkit.admin.v1.ForgetAgentRequest
+	40, // 69: meshkit.admin.v1.FleetService.WatchPropagation:input_type -> meshkit.admin.v1.WatchPropagationRequest
+	43, // 70: meshkit.admin.v1.FleetService.ListHubs:input_type -> meshkit.admin.v1.ListHubsRequest
+	52, // 71: meshkit.admin.v1.FleetService.CreateToken:input_type -> meshkit.admin.v1.CreateTokenRequest
+	54, // 72: meshkit.admin.v1.FleetService.ListTokens:input_type -> meshkit.admin.v1.ListTokensRequest
+	57, // 73: meshkit.admin.v1.FleetService.RevokeToken:input_type -> meshkit.admin.v1.RevokeTokenRequest
+	59, // 74: meshkit.admin.v1.TrustService.GetTrust:input_type -> meshkit.admin.v1.GetTrustRequest
+	62, // 75: meshkit.admin.v1.TrustService.RotateHubKey:input_type -> meshkit.admin.v1.RotateHubKeyRequest
+	64, // 76: meshkit.admin.v1.TrustService.DropHubKey:input_type -> meshkit.admin.v1.DropHubKeyRequest
+	66, // 77: meshkit.admin.v1.TrustService.PublishTrust:input_type -> meshkit.admin.v1.PublishTrustRequest
+	46, // 78: meshkit.admin.v1.RingService.TransferLeadership:input_type -> meshkit.admin.v1.TransferLeadershipRequest
+	48, // 79: meshkit.admin.v1.RingService.SetDrained:input_type -> meshkit.admin.v1.SetDrainedRequest
+	50, // 80: meshkit.admin.v1.RingService.HoldBack:input_type -> meshkit.admin.v1.HoldBackRequest
+	1,  // 81: meshkit.admin.v1.DomainService.CreateDomain:input_type -> meshkit.admin.v1.CreateDomainRequest
+	4,  // 82: meshkit.admin.v1.DomainService.AdoptDomain:input_type -> meshkit.admin.v1.AdoptDomainRequest
+	12, // 83: meshkit.admin.v1.ResourceService.Get:output_type -> meshkit.admin.v1.GetResponse
+	14, // 84: meshkit.admin.v1.ResourceService.List:output_type -> meshkit.admin.v1.ListResponse
+	16, // 85: meshkit.admin.v1.ResourceService.Watch:output_type -> meshkit.admin.v1.WatchResponse
+	21, // 86: meshkit.admin.v1.ResourceService.Plan:output_type -> meshkit.admin.v1.PlanResponse
+	23, // 87: meshkit.admin.v1.ResourceService.Apply:output_type -> meshkit.admin.v1.ApplyResponse
+	25, // 88: meshkit.admin.v1.ResourceService.Undo:output_type -> meshkit.admin.v1.UndoResponse
+	27, // 89: meshkit.admin.v1.ResourceService.History:output_type -> meshkit.admin.v1.HistoryResponse
+	30, // 90: meshkit.admin.v1.ResourceService.Simulate:output_type -> meshkit.admin.v1.SimulateResponse
+	32, // 91: meshkit.admin.v1.FleetService.GetDomain:output_type -> meshkit.admin.v1.GetDomainResponse
+	35, // 92: meshkit.admin.v1.FleetService.ListAgents:output_type -> meshkit.admin.v1.ListAgentsResponse
+	37, // 93: meshkit.admin.v1.FleetService.GetAgent:output_type -> meshkit.admin.v1.GetAgentResponse
+	39, // 94: meshkit.admin.v1.FleetService.ForgetAgent:output_type -> meshkit.admin.v1.ForgetAgentResponse
+	41, // 95: meshkit.admin.v1.FleetService.WatchPropagation:output_type -> meshkit.admin.v1.WatchPropagationResponse
+	44, // 96: meshkit.admin.v1.FleetService.ListHubs:output_type -> meshkit.admin.v1.ListHubsResponse
+	53, // 97: meshkit.admin.v1.FleetService.CreateToken:output_type -> meshkit.admin.v1.CreateTokenResponse
+	55, // 98: meshkit.admin.v1.FleetService.ListTokens:output_type -> meshkit.admin.v1.ListTokensResponse
+	58, // 99: meshkit.admin.v1.FleetService.RevokeToken:output_type -> meshkit.admin.v1.RevokeTokenResponse
+	60, // 100: meshkit.admin.v1.TrustService.GetTrust:output_type -> meshkit.admin.v1.GetTrustResponse
+	63, // 101: meshkit.admin.v1.TrustService.RotateHubKey:output_type -> meshkit.admin.v1.RotateHubKeyResponse
+	65, // 102: meshkit.admin.v1.TrustService.DropHubKey:output_type -> meshkit.admin.v1.DropHubKeyResponse
+	67, // 103: meshkit.admin.v1.TrustService.PublishTrust:output_type -> meshkit.admin.v1.PublishTrustResponse
+	47, // 104: meshkit.admin.v1.RingService.TransferLeadership:output_type -> meshkit.admin.v1.TransferLeadershipResponse
+	49, // 105: meshkit.admin.v1.RingService.SetDrained:output_type -> meshkit.admin.v1.SetDrainedResponse
+	51, // 106: meshkit.admin.v1.RingService.HoldBack:output_type -> meshkit.admin.v1.HoldBackResponse
+	2,  // 107: meshkit.admin.v1.DomainService.CreateDomain:output_type -> meshkit.admin.v1.CreateDomainResponse
+	5,  // 108: meshkit.admin.v1.DomainService.AdoptDomain:output_type -> meshkit.admin.v1.AdoptDomainResponse
+	83, // [83:109] is the sub-list for method output_type
+	57, // [57:83] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_meshkit_admin_v1_admin_proto_init() }
@@ -4603,9 +5465,9 @@ func file_meshkit_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_admin_v1_admin_proto_rawDesc), len(file_meshkit_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   60,
+			NumMessages:   72,
 			NumExtensions: 0,
-			NumServices:   3,
+			NumServices:   5,
 		},
 		GoTypes:           file_meshkit_admin_v1_admin_proto_goTypes,
 		DependencyIndexes: file_meshkit_admin_v1_admin_proto_depIdxs,

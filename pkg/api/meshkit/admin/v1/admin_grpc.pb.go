@@ -1058,3 +1058,349 @@ var TrustService_ServiceDesc = grpc.ServiceDesc{
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "meshkit/admin/v1/admin.proto",
 }
+
+const (
+	RingService_TransferLeadership_FullMethodName = "/meshkit.admin.v1.RingService/TransferLeadership"
+	RingService_SetDrained_FullMethodName         = "/meshkit.admin.v1.RingService/SetDrained"
+	RingService_HoldBack_FullMethodName           = "/meshkit.admin.v1.RingService/HoldBack"
+)
+
+// RingServiceClient is the client API for RingService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// RingService moves work between the hubs of a domain.
+type RingServiceClient interface {
+	// TransferLeadership has the leader hand over to another hub, in order: what it
+	// acknowledged stands, and the other's term begins within milliseconds.
+	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
+	// SetDrained has a hub give up its streams and leadership, or take them again. It
+	// is an entry of the log, so it outlives a restart of the hub.
+	SetDrained(ctx context.Context, in *SetDrainedRequest, opts ...grpc.CallOption) (*SetDrainedResponse, error)
+	// HoldBack is for hubs: the one that is asked leaves the lease to others for a
+	// while.
+	HoldBack(ctx context.Context, in *HoldBackRequest, opts ...grpc.CallOption) (*HoldBackResponse, error)
+}
+
+type ringServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewRingServiceClient(cc grpc.ClientConnInterface) RingServiceClient {
+	return &ringServiceClient{cc}
+}
+
+func (c *ringServiceClient) TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TransferLeadershipResponse)
+	err := c.cc.Invoke(ctx, RingService_TransferLeadership_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ringServiceClient) SetDrained(ctx context.Context, in *SetDrainedRequest, opts ...grpc.CallOption) (*SetDrainedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetDrainedResponse)
+	err := c.cc.Invoke(ctx, RingService_SetDrained_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ringServiceClient) HoldBack(ctx context.Context, in *HoldBackRequest, opts ...grpc.CallOption) (*HoldBackResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HoldBackResponse)
+	err := c.cc.Invoke(ctx, RingService_HoldBack_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// RingServiceServer is the server API for RingService service.
+// All implementations must embed UnimplementedRingServiceServer
+// for forward compatibility.
+//
+// RingService moves work between the hubs of a domain.
+type RingServiceServer interface {
+	// TransferLeadership has the leader hand over to another hub, in order: what it
+	// acknowledged stands, and the other's term begins within milliseconds.
+	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
+	// SetDrained has a hub give up its streams and leadership, or take them again. It
+	// is an entry of the log, so it outlives a restart of the hub.
+	SetDrained(context.Context, *SetDrainedRequest) (*SetDrainedResponse, error)
+	// HoldBack is for hubs: the one that is asked leaves the lease to others for a
+	// while.
+	HoldBack(context.Context, *HoldBackRequest) (*HoldBackResponse, error)
+	mustEmbedUnimplementedRingServiceServer()
+}
+
+// UnimplementedRingServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedRingServiceServer struct{}
+
+func (UnimplementedRingServiceServer) TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TransferLeadership not implemented")
+}
+func (UnimplementedRingServiceServer) SetDrained(context.Context, *SetDrainedRequest) (*SetDrainedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetDrained not implemented")
+}
+func (UnimplementedRingServiceServer) HoldBack(context.Context, *HoldBackRequest) (*HoldBackResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method HoldBack not implemented")
+}
+func (UnimplementedRingServiceServer) mustEmbedUnimplementedRingServiceServer() {}
+func (UnimplementedRingServiceServer) testEmbeddedByValue()                     {}
+
+// UnsafeRingServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to RingServiceServer will
+// result in compilation errors.
+type UnsafeRingServiceServer interface {
+	mustEmbedUnimplementedRingServiceServer()
+}
+
+func RegisterRingServiceServer(s grpc.ServiceRegistrar, srv RingServiceServer) {
+	// If the following call panics, it indicates UnimplementedRingServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&RingService_ServiceDesc, srv)
+}
+
+func _RingService_TransferLeadership_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransferLeadershipRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RingServiceServer).TransferLeadership(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RingService_TransferLeadership_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RingServiceServer).TransferLeadership(ctx, req.(*TransferLeadershipRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RingService_SetDrained_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetDrainedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RingServiceServer).SetDrained(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RingService_SetDrained_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RingServiceServer).SetDrained(ctx, req.(*SetDrainedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RingService_HoldBack_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HoldBackRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RingServiceServer).HoldBack(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RingService_HoldBack_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RingServiceServer).HoldBack(ctx, req.(*HoldBackRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// RingService_ServiceDesc is the grpc.ServiceDesc for RingService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var RingService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "meshkit.admin.v1.RingService",
+	HandlerType: (*RingServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "TransferLeadership",
+			Handler:    _RingService_TransferLeadership_Handler,
+		},
+		{
+			MethodName: "SetDrained",
+			Handler:    _RingService_SetDrained_Handler,
+		},
+		{
+			MethodName: "HoldBack",
+			Handler:    _RingService_HoldBack_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "meshkit/admin/v1/admin.proto",
+}
+
+const (
+	DomainService_CreateDomain_FullMethodName = "/meshkit.admin.v1.DomainService/CreateDomain"
+	DomainService_AdoptDomain_FullMethodName  = "/meshkit.admin.v1.DomainService/AdoptDomain"
+)
+
+// DomainServiceClient is the client API for DomainService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// DomainService makes further domains on the hubs of this one. They share ports and
+// store with it and nothing else: keys, CA, log, epochs and operators are their own.
+type DomainServiceClient interface {
+	// CreateDomain makes a domain on the leader and has the other hubs join it. The
+	// caller becomes its first operator.
+	CreateDomain(ctx context.Context, in *CreateDomainRequest, opts ...grpc.CallOption) (*CreateDomainResponse, error)
+	// AdoptDomain is for hubs: the one that is asked joins a domain and serves it.
+	AdoptDomain(ctx context.Context, in *AdoptDomainRequest, opts ...grpc.CallOption) (*AdoptDomainResponse, error)
+}
+
+type domainServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewDomainServiceClient(cc grpc.ClientConnInterface) DomainServiceClient {
+	return &domainServiceClient{cc}
+}
+
+func (c *domainServiceClient) CreateDomain(ctx context.Context, in *CreateDomainRequest, opts ...grpc.CallOption) (*CreateDomainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateDomainResponse)
+	err := c.cc.Invoke(ctx, DomainService_CreateDomain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *domainServiceClient) AdoptDomain(ctx context.Context, in *AdoptDomainRequest, opts ...grpc.CallOption) (*AdoptDomainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdoptDomainResponse)
+	err := c.cc.Invoke(ctx, DomainService_AdoptDomain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// DomainServiceServer is the server API for DomainService service.
+// All implementations must embed UnimplementedDomainServiceServer
+// for forward compatibility.
+//
+// DomainService makes further domains on the hubs of this one. They share ports and
+// store with it and nothing else: keys, CA, log, epochs and operators are their own.
+type DomainServiceServer interface {
+	// CreateDomain makes a domain on the leader and has the other hubs join it. The
+	// caller becomes its first operator.
+	CreateDomain(context.Context, *CreateDomainRequest) (*CreateDomainResponse, error)
+	// AdoptDomain is for hubs: the one that is asked joins a domain and serves it.
+	AdoptDomain(context.Context, *AdoptDomainRequest) (*AdoptDomainResponse, error)
+	mustEmbedUnimplementedDomainServiceServer()
+}
+
+// UnimplementedDomainServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedDomainServiceServer struct{}
+
+func (UnimplementedDomainServiceServer) CreateDomain(context.Context, *CreateDomainRequest) (*CreateDomainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateDomain not implemented")
+}
+func (UnimplementedDomainServiceServer) AdoptDomain(context.Context, *AdoptDomainRequest) (*AdoptDomainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AdoptDomain not implemented")
+}
+func (UnimplementedDomainServiceServer) mustEmbedUnimplementedDomainServiceServer() {}
+func (UnimplementedDomainServiceServer) testEmbeddedByValue()                       {}
+
+// UnsafeDomainServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to DomainServiceServer will
+// result in compilation errors.
+type UnsafeDomainServiceServer interface {
+	mustEmbedUnimplementedDomainServiceServer()
+}
+
+func RegisterDomainServiceServer(s grpc.ServiceRegistrar, srv DomainServiceServer) {
+	// If the following call panics, it indicates UnimplementedDomainServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&DomainService_ServiceDesc, srv)
+}
+
+func _DomainService_CreateDomain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateDomainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DomainServiceServer).CreateDomain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DomainService_CreateDomain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DomainServiceServer).CreateDomain(ctx, req.(*CreateDomainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DomainService_AdoptDomain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdoptDomainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DomainServiceServer).AdoptDomain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DomainService_AdoptDomain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DomainServiceServer).AdoptDomain(ctx, req.(*AdoptDomainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// DomainService_ServiceDesc is the grpc.ServiceDesc for DomainService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var DomainService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "meshkit.admin.v1.DomainService",
+	HandlerType: (*DomainServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "CreateDomain",
+			Handler:    _DomainService_CreateDomain_Handler,
+		},
+		{
+			MethodName: "AdoptDomain",
+			Handler:    _DomainService_AdoptDomain_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "meshkit/admin/v1/admin.proto",
+}

@@ -806,7 +806,9 @@ type Accepted struct {
 	// Addresses of this domain's hubs, this one included.
 	Hubs []string `protobuf:"bytes,9,rep,name=hubs,proto3" json:"hubs,omitempty"`
 	// What the node's capabilities made the hub withhold or simplify.
-	Downlevels    []*Downlevel `protobuf:"bytes,10,rep,name=downlevels,proto3" json:"downlevels,omitempty"`
+	Downlevels []*Downlevel `protobuf:"bytes,10,rep,name=downlevels,proto3" json:"downlevels,omitempty"`
+	// Who leads the domain, as the hub's log has it; for information.
+	Leader        *Leader `protobuf:"bytes,11,opt,name=leader,proto3" json:"leader,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -911,6 +913,66 @@ func (x *Accepted) GetDownlevels() []*Downlevel {
 	return nil
 }
 
+func (x *Accepted) GetLeader() *Leader {
+	if x != nil {
+		return x.Leader
+	}
+	return nil
+}
+
+// Leader is the hub that began the newest term.
+type Leader struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hub           string                 `protobuf:"bytes,1,opt,name=hub,proto3" json:"hub,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leader) Reset() {
+	*x = Leader{}
+	mi := &file_meshkit_control_v1_control_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leader) ProtoMessage() {}
+
+func (x *Leader) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_control_v1_control_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leader.ProtoReflect.Descriptor instead.
+func (*Leader) Descriptor() ([]byte, []int) {
+	return file_meshkit_control_v1_control_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Leader) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *Leader) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
 type Limits struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	MaxMessageBytes  uint64                 `protobuf:"varint,1,opt,name=max_message_bytes,json=maxMessageBytes,proto3" json:"max_message_bytes,omitempty"`
@@ -923,7 +985,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_meshkit_control_v1_control_proto_msgTypes[8]
+	mi := &file_meshkit_control_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +997,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_control_v1_control_proto_msgTypes[8]
+	mi := &file_meshkit_control_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1010,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_meshkit_control_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_meshkit_control_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Limits) GetMaxMessageBytes() uint64 {
@@ -993,7 +1055,7 @@ type Downlevel struct {
 
 func (x *Downlevel) Reset() {
 	*x = Downlevel{}
-	mi := &file_meshkit_control_v1_control_proto_msgTypes[9]
+	mi := &file_meshkit_control_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1067,7 @@ func (x *Downlevel) String() string {
 func (*Downlevel) ProtoMessage() {}
 
 func (x *Downlevel) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_control_v1_control_proto_msgTypes[9]
+	mi := &file_meshkit_control_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1080,7 @@ func (x *Downlevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Downlevel.ProtoReflect.Descriptor instead.
 func (*Downlevel) Descriptor() ([]byte, []int) {
-	return file_meshkit_control_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_meshkit_control_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Downlevel) GetResource() string {
@@ -1062,7 +1124,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_meshkit_control_v1_control_proto_msgTypes[10]
+	mi := &file_meshkit_control_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1136,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_control_v1_control_proto_msgTypes[10]
+	mi := &file_meshkit_control_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1149,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_meshkit_control_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_meshkit_control_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Resource) GetKey() string {
@@ -1126,7 +1188,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_meshkit_control_v1_control_proto_msgTypes[11]
+	mi := &file_meshkit_control_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1200,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_control_v1_control_proto_msgTypes[11]
+	mi := &file_meshkit_control_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1213,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_meshkit_control_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_meshkit_control_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Update) GetManifest() *v1.Envelope {
@@ -1222,7 +1284,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_meshkit_control_v1_control_proto_msgTypes[12]
+	mi := &file_meshkit_control_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1296,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_control_v1_control_proto_msgTypes[12]
+	mi := &file_meshkit_control_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1309,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_meshkit_control_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_meshkit_control_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Notice) GetCode() string {
@@ -1350,7 +1412,7 @@ const file_meshkit_control_v1_control_proto_rawDesc = "" +
 	"\ahighest\x18\x03 \x01(\v2\x1f.meshkit.control.v1.ResumePointR\ahighest\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x16\n" +
 	"\x06pinned\x18\x05 \x01(\bR\x06pinned\x12N\n" +
-	"\x15certificate_not_after\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x13certificateNotAfter\"\xaf\x03\n" +
+	"\x15certificate_not_after\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x13certificateNotAfter\"\xe3\x03\n" +
 	"\bAccepted\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x10\n" +
 	"\x03hub\x18\x02 \x01(\tR\x03hub\x12\x16\n" +
@@ -1365,7 +1427,11 @@ const file_meshkit_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"downlevels\x18\n" +
 	" \x03(\v2\x1d.meshkit.control.v1.DownlevelR\n" +
-	"downlevels\"\xb1\x01\n" +
+	"downlevels\x122\n" +
+	"\x06leader\x18\v \x01(\v2\x1a.meshkit.control.v1.LeaderR\x06leader\".\n" +
+	"\x06Leader\x12\x10\n" +
+	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\"\xb1\x01\n" +
 	"\x06Limits\x12*\n" +
 	"\x11max_message_bytes\x18\x01 \x01(\x04R\x0fmaxMessageBytes\x12,\n" +
 	"\x12max_resource_bytes\x18\x02 \x01(\x04R\x10maxResourceBytes\x12(\n" +
@@ -1421,7 +1487,7 @@ func file_meshkit_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_meshkit_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_meshkit_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_meshkit_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_meshkit_control_v1_control_proto_goTypes = []any{
 	(Phase)(0),                    // 0: meshkit.control.v1.Phase
 	(*StreamRequest)(nil),         // 1: meshkit.control.v1.StreamRequest
@@ -1432,16 +1498,17 @@ var file_meshkit_control_v1_control_proto_goTypes = []any{
 	(*Nack)(nil),                  // 6: meshkit.control.v1.Nack
 	(*Status)(nil),                // 7: meshkit.control.v1.Status
 	(*Accepted)(nil),              // 8: meshkit.control.v1.Accepted
-	(*Limits)(nil),                // 9: meshkit.control.v1.Limits
-	(*Downlevel)(nil),             // 10: meshkit.control.v1.Downlevel
-	(*Resource)(nil),              // 11: meshkit.control.v1.Resource
-	(*Update)(nil),                // 12: meshkit.control.v1.Update
-	(*Notice)(nil),                // 13: meshkit.control.v1.Notice
-	nil,                           // 14: meshkit.control.v1.Hello.LabelsEntry
-	(*v1.Envelope)(nil),           // 15: meshkit.trust.v1.Envelope
-	(*v1.Metadata)(nil),           // 16: meshkit.trust.v1.Metadata
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*Leader)(nil),                // 9: meshkit.control.v1.Leader
+	(*Limits)(nil),                // 10: meshkit.control.v1.Limits
+	(*Downlevel)(nil),             // 11: meshkit.control.v1.Downlevel
+	(*Resource)(nil),              // 12: meshkit.control.v1.Resource
+	(*Update)(nil),                // 13: meshkit.control.v1.Update
+	(*Notice)(nil),                // 14: meshkit.control.v1.Notice
+	nil,                           // 15: meshkit.control.v1.Hello.LabelsEntry
+	(*v1.Envelope)(nil),           // 16: meshkit.trust.v1.Envelope
+	(*v1.Metadata)(nil),           // 17: meshkit.trust.v1.Metadata
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
 }
 var file_meshkit_control_v1_control_proto_depIdxs = []int32{
 	4,  // 0: meshkit.control.v1.StreamRequest.hello:type_name -> meshkit.control.v1.Hello
@@ -1449,34 +1516,35 @@ var file_meshkit_control_v1_control_proto_depIdxs = []int32{
 	6,  // 2: meshkit.control.v1.StreamRequest.nack:type_name -> meshkit.control.v1.Nack
 	7,  // 3: meshkit.control.v1.StreamRequest.status:type_name -> meshkit.control.v1.Status
 	8,  // 4: meshkit.control.v1.StreamResponse.accepted:type_name -> meshkit.control.v1.Accepted
-	12, // 5: meshkit.control.v1.StreamResponse.update:type_name -> meshkit.control.v1.Update
-	15, // 6: meshkit.control.v1.StreamResponse.freshness:type_name -> meshkit.trust.v1.Envelope
-	13, // 7: meshkit.control.v1.StreamResponse.notice:type_name -> meshkit.control.v1.Notice
-	16, // 8: meshkit.control.v1.StreamResponse.trust:type_name -> meshkit.trust.v1.Metadata
-	14, // 9: meshkit.control.v1.Hello.labels:type_name -> meshkit.control.v1.Hello.LabelsEntry
+	13, // 5: meshkit.control.v1.StreamResponse.update:type_name -> meshkit.control.v1.Update
+	16, // 6: meshkit.control.v1.StreamResponse.freshness:type_name -> meshkit.trust.v1.Envelope
+	14, // 7: meshkit.control.v1.StreamResponse.notice:type_name -> meshkit.control.v1.Notice
+	17, // 8: meshkit.control.v1.StreamResponse.trust:type_name -> meshkit.trust.v1.Metadata
+	15, // 9: meshkit.control.v1.Hello.labels:type_name -> meshkit.control.v1.Hello.LabelsEntry
 	3,  // 10: meshkit.control.v1.Hello.resume:type_name -> meshkit.control.v1.ResumePoint
 	3,  // 11: meshkit.control.v1.Hello.highest:type_name -> meshkit.control.v1.ResumePoint
 	0,  // 12: meshkit.control.v1.Hello.phase:type_name -> meshkit.control.v1.Phase
-	17, // 13: meshkit.control.v1.Ack.activated_at:type_name -> google.protobuf.Timestamp
+	18, // 13: meshkit.control.v1.Ack.activated_at:type_name -> google.protobuf.Timestamp
 	0,  // 14: meshkit.control.v1.Status.phase:type_name -> meshkit.control.v1.Phase
 	3,  // 15: meshkit.control.v1.Status.active:type_name -> meshkit.control.v1.ResumePoint
 	3,  // 16: meshkit.control.v1.Status.highest:type_name -> meshkit.control.v1.ResumePoint
-	17, // 17: meshkit.control.v1.Status.certificate_not_after:type_name -> google.protobuf.Timestamp
-	9,  // 18: meshkit.control.v1.Accepted.limits:type_name -> meshkit.control.v1.Limits
-	18, // 19: meshkit.control.v1.Accepted.backoff_base:type_name -> google.protobuf.Duration
-	18, // 20: meshkit.control.v1.Accepted.backoff_cap:type_name -> google.protobuf.Duration
-	18, // 21: meshkit.control.v1.Accepted.freshness_interval:type_name -> google.protobuf.Duration
-	10, // 22: meshkit.control.v1.Accepted.downlevels:type_name -> meshkit.control.v1.Downlevel
-	15, // 23: meshkit.control.v1.Update.manifest:type_name -> meshkit.trust.v1.Envelope
-	11, // 24: meshkit.control.v1.Update.upserts:type_name -> meshkit.control.v1.Resource
-	18, // 25: meshkit.control.v1.Notice.retry_after:type_name -> google.protobuf.Duration
-	1,  // 26: meshkit.control.v1.ControlService.Stream:input_type -> meshkit.control.v1.StreamRequest
-	2,  // 27: meshkit.control.v1.ControlService.Stream:output_type -> meshkit.control.v1.StreamResponse
-	27, // [27:28] is the sub-list for method output_type
-	26, // [26:27] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	18, // 17: meshkit.control.v1.Status.certificate_not_after:type_name -> google.protobuf.Timestamp
+	10, // 18: meshkit.control.v1.Accepted.limits:type_name -> meshkit.control.v1.Limits
+	19, // 19: meshkit.control.v1.Accepted.backoff_base:type_name -> google.protobuf.Duration
+	19, // 20: meshkit.control.v1.Accepted.backoff_cap:type_name -> google.protobuf.Duration
+	19, // 21: meshkit.control.v1.Accepted.freshness_interval:type_name -> google.protobuf.Duration
+	11, // 22: meshkit.control.v1.Accepted.downlevels:type_name -> meshkit.control.v1.Downlevel
+	9,  // 23: meshkit.control.v1.Accepted.leader:type_name -> meshkit.control.v1.Leader
+	16, // 24: meshkit.control.v1.Update.manifest:type_name -> meshkit.trust.v1.Envelope
+	12, // 25: meshkit.control.v1.Update.upserts:type_name -> meshkit.control.v1.Resource
+	19, // 26: meshkit.control.v1.Notice.retry_after:type_name -> google.protobuf.Duration
+	1,  // 27: meshkit.control.v1.ControlService.Stream:input_type -> meshkit.control.v1.StreamRequest
+	2,  // 28: meshkit.control.v1.ControlService.Stream:output_type -> meshkit.control.v1.StreamResponse
+	28, // [28:29] is the sub-list for method output_type
+	27, // [27:28] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_meshkit_control_v1_control_proto_init() }
@@ -1503,7 +1571,7 @@ func file_meshkit_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_control_v1_control_proto_rawDesc), len(file_meshkit_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -696,6 +696,193 @@ func (x *HubJoined) GetFingerprint() []byte {
 	return nil
 }
 
+// HubDrained has a hub give up its streams and leadership, or take them again.
+type HubDrained struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Hub     string                 `protobuf:"bytes,1,opt,name=hub,proto3" json:"hub,omitempty"`
+	Drained bool                   `protobuf:"varint,2,opt,name=drained,proto3" json:"drained,omitempty"`
+	// As in ChangeSet.
+	Fingerprint   []byte `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HubDrained) Reset() {
+	*x = HubDrained{}
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HubDrained) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HubDrained) ProtoMessage() {}
+
+func (x *HubDrained) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HubDrained.ProtoReflect.Descriptor instead.
+func (*HubDrained) Descriptor() ([]byte, []int) {
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HubDrained) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *HubDrained) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+func (x *HubDrained) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
+// LeadershipTransferred records who had the leader hand over, and to whom. It
+// changes nothing by itself: the next term tells who leads.
+type LeadershipTransferred struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	From  string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To    string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// As in ChangeSet.
+	Fingerprint   []byte `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeadershipTransferred) Reset() {
+	*x = LeadershipTransferred{}
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeadershipTransferred) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeadershipTransferred) ProtoMessage() {}
+
+func (x *LeadershipTransferred) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeadershipTransferred.ProtoReflect.Descriptor instead.
+func (*LeadershipTransferred) Descriptor() ([]byte, []int) {
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LeadershipTransferred) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *LeadershipTransferred) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *LeadershipTransferred) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
+// DomainHosted records who had a domain made on the hubs of this one.
+type DomainHosted struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Domain string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	CaPin  string                 `protobuf:"bytes,2,opt,name=ca_pin,json=caPin,proto3" json:"ca_pin,omitempty"`
+	// As in ChangeSet.
+	Fingerprint   []byte `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DomainHosted) Reset() {
+	*x = DomainHosted{}
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DomainHosted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DomainHosted) ProtoMessage() {}
+
+func (x *DomainHosted) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DomainHosted.ProtoReflect.Descriptor instead.
+func (*DomainHosted) Descriptor() ([]byte, []int) {
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DomainHosted) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *DomainHosted) GetCaPin() string {
+	if x != nil {
+		return x.CaPin
+	}
+	return ""
+}
+
+func (x *DomainHosted) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
 // NodeJoined spends one use of a token and binds labels to a node name.
 type NodeJoined struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -711,7 +898,7 @@ type NodeJoined struct {
 
 func (x *NodeJoined) Reset() {
 	*x = NodeJoined{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[8]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +910,7 @@ func (x *NodeJoined) String() string {
 func (*NodeJoined) ProtoMessage() {}
 
 func (x *NodeJoined) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[8]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +923,7 @@ func (x *NodeJoined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeJoined.ProtoReflect.Descriptor instead.
 func (*NodeJoined) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodeJoined) GetNode() string {
@@ -784,7 +971,7 @@ type NodeForgotten struct {
 
 func (x *NodeForgotten) Reset() {
 	*x = NodeForgotten{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[9]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +983,7 @@ func (x *NodeForgotten) String() string {
 func (*NodeForgotten) ProtoMessage() {}
 
 func (x *NodeForgotten) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[9]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +996,7 @@ func (x *NodeForgotten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeForgotten.ProtoReflect.Descriptor instead.
 func (*NodeForgotten) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NodeForgotten) GetNode() string {
@@ -845,7 +1032,7 @@ type CertificateIssued struct {
 
 func (x *CertificateIssued) Reset() {
 	*x = CertificateIssued{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +1044,7 @@ func (x *CertificateIssued) String() string {
 func (*CertificateIssued) ProtoMessage() {}
 
 func (x *CertificateIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +1057,7 @@ func (x *CertificateIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateIssued.ProtoReflect.Descriptor instead.
 func (*CertificateIssued) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CertificateIssued) GetIdentity() string {
@@ -937,7 +1124,7 @@ type TrustUpdated struct {
 
 func (x *TrustUpdated) Reset() {
 	*x = TrustUpdated{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1136,7 @@ func (x *TrustUpdated) String() string {
 func (*TrustUpdated) ProtoMessage() {}
 
 func (x *TrustUpdated) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1149,7 @@ func (x *TrustUpdated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustUpdated.ProtoReflect.Descriptor instead.
 func (*TrustUpdated) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TrustUpdated) GetRoots() [][]byte {
@@ -1019,7 +1206,7 @@ type LossAccepted struct {
 
 func (x *LossAccepted) Reset() {
 	*x = LossAccepted{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1218,7 @@ func (x *LossAccepted) String() string {
 func (*LossAccepted) ProtoMessage() {}
 
 func (x *LossAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1231,7 @@ func (x *LossAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LossAccepted.ProtoReflect.Descriptor instead.
 func (*LossAccepted) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LossAccepted) GetLostSeq() uint64 {
@@ -1097,7 +1284,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1296,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1309,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -1298,7 +1485,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1497,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1510,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1453,7 +1640,7 @@ type ResourceState struct {
 
 func (x *ResourceState) Reset() {
 	*x = ResourceState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1652,7 @@ func (x *ResourceState) String() string {
 func (*ResourceState) ProtoMessage() {}
 
 func (x *ResourceState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1665,7 @@ func (x *ResourceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceState.ProtoReflect.Descriptor instead.
 func (*ResourceState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResourceState) GetKind() string {
@@ -1572,7 +1759,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1771,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1784,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Revision) GetKind() string {
@@ -1685,7 +1872,7 @@ type ChangeRecord struct {
 
 func (x *ChangeRecord) Reset() {
 	*x = ChangeRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +1884,7 @@ func (x *ChangeRecord) String() string {
 func (*ChangeRecord) ProtoMessage() {}
 
 func (x *ChangeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +1897,7 @@ func (x *ChangeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRecord.ProtoReflect.Descriptor instead.
 func (*ChangeRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ChangeRecord) GetSeq() uint64 {
@@ -1810,7 +1997,7 @@ type TokenState struct {
 
 func (x *TokenState) Reset() {
 	*x = TokenState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +2009,7 @@ func (x *TokenState) String() string {
 func (*TokenState) ProtoMessage() {}
 
 func (x *TokenState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +2022,7 @@ func (x *TokenState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenState.ProtoReflect.Descriptor instead.
 func (*TokenState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TokenState) GetToken() *TokenCreated {
@@ -1896,7 +2083,7 @@ type NodeState struct {
 
 func (x *NodeState) Reset() {
 	*x = NodeState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2095,7 @@ func (x *NodeState) String() string {
 func (*NodeState) ProtoMessage() {}
 
 func (x *NodeState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2108,7 @@ func (x *NodeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
 func (*NodeState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NodeState) GetNode() string {
@@ -1987,14 +2174,16 @@ type HubState struct {
 	Address  string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	LastTerm uint64                 `protobuf:"varint,3,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`
 	// The entry with which it joined; 0 for the first hub.
-	JoinedSeq     uint64 `protobuf:"varint,4,opt,name=joined_seq,json=joinedSeq,proto3" json:"joined_seq,omitempty"`
+	JoinedSeq uint64 `protobuf:"varint,4,opt,name=joined_seq,json=joinedSeq,proto3" json:"joined_seq,omitempty"`
+	// An operator has drained it.
+	Drained       bool `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HubState) Reset() {
 	*x = HubState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2195,7 @@ func (x *HubState) String() string {
 func (*HubState) ProtoMessage() {}
 
 func (x *HubState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2208,7 @@ func (x *HubState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubState.ProtoReflect.Descriptor instead.
 func (*HubState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{20}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HubState) GetHub() string {
@@ -2050,6 +2239,13 @@ func (x *HubState) GetJoinedSeq() uint64 {
 	return 0
 }
 
+func (x *HubState) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
 // RequestRecord remembers the outcome of a request id, so that a retry gets the
 // first answer instead of a second change.
 type RequestRecord struct {
@@ -2064,7 +2260,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2076,7 +2272,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2089,7 +2285,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{21}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RequestRecord) GetRequestId() string {
@@ -2175,7 +2371,20 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"\x06issuer\x18\x05 \x01(\v2!.meshkit.log.v1.CertificateIssuedR\x06issuer\x12\x16\n" +
 	"\x06keyset\x18\x06 \x01(\fR\x06keyset\x12\x1b\n" +
 	"\tca_bundle\x18\a \x01(\fR\bcaBundle\x12 \n" +
-	"\vfingerprint\x18\b \x01(\fR\vfingerprint\"\x9d\x02\n" +
+	"\vfingerprint\x18\b \x01(\fR\vfingerprint\"Z\n" +
+	"\n" +
+	"HubDrained\x12\x10\n" +
+	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x18\n" +
+	"\adrained\x18\x02 \x01(\bR\adrained\x12 \n" +
+	"\vfingerprint\x18\x03 \x01(\fR\vfingerprint\"]\n" +
+	"\x15LeadershipTransferred\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12 \n" +
+	"\vfingerprint\x18\x03 \x01(\fR\vfingerprint\"_\n" +
+	"\fDomainHosted\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x15\n" +
+	"\x06ca_pin\x18\x02 \x01(\tR\x05caPin\x12 \n" +
+	"\vfingerprint\x18\x03 \x01(\fR\vfingerprint\"\x9d\x02\n" +
 	"\n" +
 	"NodeJoined\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12>\n" +
@@ -2300,13 +2509,14 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"\baccepted\x18\b \x03(\fR\baccepted\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"r\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x01\n" +
 	"\bHubState\x12\x10\n" +
 	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1b\n" +
 	"\tlast_term\x18\x03 \x01(\x04R\blastTerm\x12\x1d\n" +
 	"\n" +
-	"joined_seq\x18\x04 \x01(\x04R\tjoinedSeq\"b\n" +
+	"joined_seq\x18\x04 \x01(\x04R\tjoinedSeq\x12\x18\n" +
+	"\adrained\x18\x05 \x01(\bR\adrained\"b\n" +
 	"\rRequestRecord\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x10\n" +
@@ -2325,7 +2535,7 @@ func file_meshkit_log_v1_log_proto_rawDescGZIP() []byte {
 	return file_meshkit_log_v1_log_proto_rawDescData
 }
 
-var file_meshkit_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_meshkit_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_meshkit_log_v1_log_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: meshkit.log.v1.Entry
 	(*DomainCreated)(nil),         // 1: meshkit.log.v1.DomainCreated
@@ -2335,55 +2545,58 @@ var file_meshkit_log_v1_log_proto_goTypes = []any{
 	(*TokenCreated)(nil),          // 5: meshkit.log.v1.TokenCreated
 	(*TokenRevoked)(nil),          // 6: meshkit.log.v1.TokenRevoked
 	(*HubJoined)(nil),             // 7: meshkit.log.v1.HubJoined
-	(*NodeJoined)(nil),            // 8: meshkit.log.v1.NodeJoined
-	(*NodeForgotten)(nil),         // 9: meshkit.log.v1.NodeForgotten
-	(*CertificateIssued)(nil),     // 10: meshkit.log.v1.CertificateIssued
-	(*TrustUpdated)(nil),          // 11: meshkit.log.v1.TrustUpdated
-	(*LossAccepted)(nil),          // 12: meshkit.log.v1.LossAccepted
-	(*SnapshotRecord)(nil),        // 13: meshkit.log.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),        // 14: meshkit.log.v1.SnapshotHeader
-	(*ResourceState)(nil),         // 15: meshkit.log.v1.ResourceState
-	(*Revision)(nil),              // 16: meshkit.log.v1.Revision
-	(*ChangeRecord)(nil),          // 17: meshkit.log.v1.ChangeRecord
-	(*TokenState)(nil),            // 18: meshkit.log.v1.TokenState
-	(*NodeState)(nil),             // 19: meshkit.log.v1.NodeState
-	(*HubState)(nil),              // 20: meshkit.log.v1.HubState
-	(*RequestRecord)(nil),         // 21: meshkit.log.v1.RequestRecord
-	nil,                           // 22: meshkit.log.v1.TokenCreated.LabelsEntry
-	nil,                           // 23: meshkit.log.v1.NodeJoined.LabelsEntry
-	nil,                           // 24: meshkit.log.v1.NodeState.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*HubDrained)(nil),            // 8: meshkit.log.v1.HubDrained
+	(*LeadershipTransferred)(nil), // 9: meshkit.log.v1.LeadershipTransferred
+	(*DomainHosted)(nil),          // 10: meshkit.log.v1.DomainHosted
+	(*NodeJoined)(nil),            // 11: meshkit.log.v1.NodeJoined
+	(*NodeForgotten)(nil),         // 12: meshkit.log.v1.NodeForgotten
+	(*CertificateIssued)(nil),     // 13: meshkit.log.v1.CertificateIssued
+	(*TrustUpdated)(nil),          // 14: meshkit.log.v1.TrustUpdated
+	(*LossAccepted)(nil),          // 15: meshkit.log.v1.LossAccepted
+	(*SnapshotRecord)(nil),        // 16: meshkit.log.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),        // 17: meshkit.log.v1.SnapshotHeader
+	(*ResourceState)(nil),         // 18: meshkit.log.v1.ResourceState
+	(*Revision)(nil),              // 19: meshkit.log.v1.Revision
+	(*ChangeRecord)(nil),          // 20: meshkit.log.v1.ChangeRecord
+	(*TokenState)(nil),            // 21: meshkit.log.v1.TokenState
+	(*NodeState)(nil),             // 22: meshkit.log.v1.NodeState
+	(*HubState)(nil),              // 23: meshkit.log.v1.HubState
+	(*RequestRecord)(nil),         // 24: meshkit.log.v1.RequestRecord
+	nil,                           // 25: meshkit.log.v1.TokenCreated.LabelsEntry
+	nil,                           // 26: meshkit.log.v1.NodeJoined.LabelsEntry
+	nil,                           // 27: meshkit.log.v1.NodeState.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
 }
 var file_meshkit_log_v1_log_proto_depIdxs = []int32{
-	25, // 0: meshkit.log.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	28, // 0: meshkit.log.v1.Entry.time:type_name -> google.protobuf.Timestamp
 	4,  // 1: meshkit.log.v1.ChangeSet.writes:type_name -> meshkit.log.v1.ResourceWrite
-	22, // 2: meshkit.log.v1.TokenCreated.labels:type_name -> meshkit.log.v1.TokenCreated.LabelsEntry
-	25, // 3: meshkit.log.v1.TokenCreated.expires_at:type_name -> google.protobuf.Timestamp
-	10, // 4: meshkit.log.v1.HubJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	10, // 5: meshkit.log.v1.HubJoined.issuer:type_name -> meshkit.log.v1.CertificateIssued
-	23, // 6: meshkit.log.v1.NodeJoined.labels:type_name -> meshkit.log.v1.NodeJoined.LabelsEntry
-	10, // 7: meshkit.log.v1.NodeJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	25, // 8: meshkit.log.v1.CertificateIssued.not_before:type_name -> google.protobuf.Timestamp
-	25, // 9: meshkit.log.v1.CertificateIssued.not_after:type_name -> google.protobuf.Timestamp
-	14, // 10: meshkit.log.v1.SnapshotRecord.header:type_name -> meshkit.log.v1.SnapshotHeader
-	15, // 11: meshkit.log.v1.SnapshotRecord.resource:type_name -> meshkit.log.v1.ResourceState
-	16, // 12: meshkit.log.v1.SnapshotRecord.revision:type_name -> meshkit.log.v1.Revision
-	17, // 13: meshkit.log.v1.SnapshotRecord.change:type_name -> meshkit.log.v1.ChangeRecord
-	18, // 14: meshkit.log.v1.SnapshotRecord.token:type_name -> meshkit.log.v1.TokenState
-	19, // 15: meshkit.log.v1.SnapshotRecord.node:type_name -> meshkit.log.v1.NodeState
-	10, // 16: meshkit.log.v1.SnapshotRecord.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	21, // 17: meshkit.log.v1.SnapshotRecord.request:type_name -> meshkit.log.v1.RequestRecord
-	20, // 18: meshkit.log.v1.SnapshotRecord.hub:type_name -> meshkit.log.v1.HubState
-	25, // 19: meshkit.log.v1.SnapshotHeader.time:type_name -> google.protobuf.Timestamp
-	25, // 20: meshkit.log.v1.ResourceState.created_at:type_name -> google.protobuf.Timestamp
-	25, // 21: meshkit.log.v1.ResourceState.updated_at:type_name -> google.protobuf.Timestamp
-	25, // 22: meshkit.log.v1.ChangeRecord.time:type_name -> google.protobuf.Timestamp
+	25, // 2: meshkit.log.v1.TokenCreated.labels:type_name -> meshkit.log.v1.TokenCreated.LabelsEntry
+	28, // 3: meshkit.log.v1.TokenCreated.expires_at:type_name -> google.protobuf.Timestamp
+	13, // 4: meshkit.log.v1.HubJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	13, // 5: meshkit.log.v1.HubJoined.issuer:type_name -> meshkit.log.v1.CertificateIssued
+	26, // 6: meshkit.log.v1.NodeJoined.labels:type_name -> meshkit.log.v1.NodeJoined.LabelsEntry
+	13, // 7: meshkit.log.v1.NodeJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	28, // 8: meshkit.log.v1.CertificateIssued.not_before:type_name -> google.protobuf.Timestamp
+	28, // 9: meshkit.log.v1.CertificateIssued.not_after:type_name -> google.protobuf.Timestamp
+	17, // 10: meshkit.log.v1.SnapshotRecord.header:type_name -> meshkit.log.v1.SnapshotHeader
+	18, // 11: meshkit.log.v1.SnapshotRecord.resource:type_name -> meshkit.log.v1.ResourceState
+	19, // 12: meshkit.log.v1.SnapshotRecord.revision:type_name -> meshkit.log.v1.Revision
+	20, // 13: meshkit.log.v1.SnapshotRecord.change:type_name -> meshkit.log.v1.ChangeRecord
+	21, // 14: meshkit.log.v1.SnapshotRecord.token:type_name -> meshkit.log.v1.TokenState
+	22, // 15: meshkit.log.v1.SnapshotRecord.node:type_name -> meshkit.log.v1.NodeState
+	13, // 16: meshkit.log.v1.SnapshotRecord.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	24, // 17: meshkit.log.v1.SnapshotRecord.request:type_name -> meshkit.log.v1.RequestRecord
+	23, // 18: meshkit.log.v1.SnapshotRecord.hub:type_name -> meshkit.log.v1.HubState
+	28, // 19: meshkit.log.v1.SnapshotHeader.time:type_name -> google.protobuf.Timestamp
+	28, // 20: meshkit.log.v1.ResourceState.created_at:type_name -> google.protobuf.Timestamp
+	28, // 21: meshkit.log.v1.ResourceState.updated_at:type_name -> google.protobuf.Timestamp
+	28, // 22: meshkit.log.v1.ChangeRecord.time:type_name -> google.protobuf.Timestamp
 	5,  // 23: meshkit.log.v1.TokenState.token:type_name -> meshkit.log.v1.TokenCreated
-	25, // 24: meshkit.log.v1.TokenState.created_at:type_name -> google.protobuf.Timestamp
-	24, // 25: meshkit.log.v1.NodeState.labels:type_name -> meshkit.log.v1.NodeState.LabelsEntry
-	25, // 26: meshkit.log.v1.NodeState.joined_at:type_name -> google.protobuf.Timestamp
-	10, // 27: meshkit.log.v1.NodeState.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	25, // 28: meshkit.log.v1.NodeState.valid_from:type_name -> google.protobuf.Timestamp
+	28, // 24: meshkit.log.v1.TokenState.created_at:type_name -> google.protobuf.Timestamp
+	27, // 25: meshkit.log.v1.NodeState.labels:type_name -> meshkit.log.v1.NodeState.LabelsEntry
+	28, // 26: meshkit.log.v1.NodeState.joined_at:type_name -> google.protobuf.Timestamp
+	13, // 27: meshkit.log.v1.NodeState.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	28, // 28: meshkit.log.v1.NodeState.valid_from:type_name -> google.protobuf.Timestamp
 	29, // [29:29] is the sub-list for method output_type
 	29, // [29:29] is the sub-list for method input_type
 	29, // [29:29] is the sub-list for extension type_name
@@ -2396,7 +2609,7 @@ func file_meshkit_log_v1_log_proto_init() {
 	if File_meshkit_log_v1_log_proto != nil {
 		return
 	}
-	file_meshkit_log_v1_log_proto_msgTypes[13].OneofWrappers = []any{
+	file_meshkit_log_v1_log_proto_msgTypes[16].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Revision)(nil),
@@ -2413,7 +2626,7 @@ func file_meshkit_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_log_v1_log_proto_rawDesc), len(file_meshkit_log_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,169 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/cli/cliutil"
+	"github.com/meshkit/meshkit/pkg/client"
+	"github.com/meshkit/meshkit/pkg/durable"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/mtls"
+	"github.com/meshkit/meshkit/pkg/resource"
+)
+
+type createOptions struct {
+	app       *cliutil.App
+	out       string
+	requestID string
+}
+
+func newCreate(app *cliutil.App) *cobra.Command {
+	o := &createOptions{app: app}
+	cmd := &cobra.Command{
+		Use:   "create DOMAIN",
+		Short: "Make another domain on the same hubs",
+		Long: `Create makes a domain on the hubs of this one: they serve both on the same port, keep both logs in the same store, and share
+the leading of them. Nothing else is shared: root of trust, CA, keys, log, epochs, agents and operators are the new domain's own.
+
+You become its first operator: a key is made here and never leaves this machine, and a context of the domain's name is added.
+Agents join with a token of the new domain at the same address. When the answer is lost, or a hub could not join, repeat the
+command as it is printed.`,
+		Example: `  meshctl domain create eu-central
+  meshctl --context eu-central get domains`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
+	}
+	cmd.Flags().StringVar(&o.out, "out", "", "directory for your key and certificates (default: DOMAIN beside the context file)")
+	cmd.Flags().StringVar(&o.requestID, "request-id", "", "idempotency key of an earlier try; made up when empty")
+	return cmd
+}
+
+func (o *createOptions) run(cmd *cobra.Command, domain string) error {
+	if why := resource.NameProblem(domain); why != "" {
+		return cliutil.Usagef("domain %q %s", domain, why)
+	}
+	path := cliutil.ContextPath(o.app.IO.Env)
+	contexts, err := cliutil.LoadContexts(path)
+	if err != nil {
+		return err
+	}
+	dir, err := filepath.Abs(cmp.Or(o.out, filepath.Join(filepath.Dir(path), domain)))
+	if err != nil {
+		return fault.New(fault.CodeIO, "find %s: %w", o.out, err)
+	}
+	to := mtls.Files{Cert: filepath.Join(dir, "admin.pem"), Key: filepath.Join(dir, "admin.key"), CA: filepath.Join(dir, "ca.pem")}
+	key, err := keyFile(to.Key, o.requestID != "")
+	if err != nil {
+		return err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return fault.New(fault.CodeInternal, "make certificate request: %w", err)
+	}
+	id := cmp.Or(o.requestID, o.app.NewID())
+	o.app.Verbosef("request id %s", id)
+	return o.app.Call(cmd, func(ctx context.Context, c *client.Client) error {
+		r, err := c.CreateDomain(ctx, &adminv1.CreateDomainRequest{Domain: domain, Csr: csr, RequestId: id})
+		if err != nil {
+			return o.failed(err, id, to.Key)
+		}
+		source, err := mtls.NewSource(mtls.Certificate(r.GetCertificateChain(), key), r.GetCaBundle())
+		if err != nil {
+			return fault.New(fault.CodeCredentials, "the hub's answer is refused: %w", err)
+		}
+		if got := source.ID().Domain; got != domain {
+			return fault.New(fault.CodeCredentials, "the hub's answer is refused: the certificate is of domain %q", got)
+		}
+		if err := source.SaveFiles(to); err != nil {
+			return err
+		}
+		contexts.Put(cliutil.Context{Name: domain, Hub: c.Hub(), Domain: domain, CAFile: to.CA, CertFile: to.Cert, KeyFile: to.Key})
+		if contexts.CurrentContext == "" {
+			contexts.CurrentContext = domain
+		}
+		if err := contexts.Save(); err != nil {
+			return err
+		}
+		return o.report(domain, dir, id, r, source.NotAfter())
+	})
+}
+
+// keyFile makes the operator's key, or finds it: the key of an earlier try with the
+// same request id.
+func keyFile(path string, again bool) (crypto.Signer, error) {
+	switch _, err := os.Stat(path); {
+	case err == nil && again:
+		return mtls.ReadKey(path)
+	case err == nil:
+		return nil, cliutil.Usagef("%s exists", path).WithRemedy("give another --out; or, to go on with an earlier try, its --request-id")
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fault.New(fault.CodeIO, "look for %s: %w", path, err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fault.New(fault.CodeInternal, "make key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fault.New(fault.CodeInternal, "encode key: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fault.New(fault.CodeIO, "make %s: %w", filepath.Dir(path), err)
+	}
+	if err := durable.WriteFile(durable.OS, path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		return nil, fault.New(fault.CodeIO, "write %s: %w", path, err)
+	}
+	return key, nil
+}
+
+// failed removes the key when nothing was made for it, so that the command can be
+// given again as it was.
+func (o *createOptions) failed(err error, id, key string) error {
+	switch fault.KindOf(err) {
+	case fault.Unknown, fault.Canceled, fault.Timeout, fault.Unavailable, fault.Internal:
+		return o.app.Unknown(err, id)
+	}
+	if o.requestID == "" {
+		_ = os.Remove(key)
+		_ = os.Remove(filepath.Dir(key)) // if it is empty now
+	}
+	return err
+}
+
+func (o *createOptions) report(domain, dir, id string, r *adminv1.CreateDomainResponse, until time.Time) error {
+	missing := 0
+	for _, h := range r.GetHubs() {
+		if h.GetProblem() != "" {
+			missing++
+			o.app.IO.Notef("hub %s does not serve %s yet: %s", h.GetHub(), domain, h.GetProblem())
+		}
+	}
+	o.app.IO.Donef("domain %s is served by %d of %d hubs; your certificate in %s is valid until %s", domain, len(r.GetHubs())-missing, len(r.GetHubs()), dir, cliutil.Stamp(until))
+	o.app.IO.Notef(`
+CA pin (for meshagent join): %s
+Take the root keys offline; the hubs run without them. On the machine of hub %s:
+  %s
+Next:
+  meshctl --context %s token create
+`, r.GetCaPin(), r.GetHub(), r.GetRootKeys(), cliutil.ShellQuote(domain))
+	if missing > 0 {
+		return fault.New(fault.CodePartial, "%d of %d hubs do not serve domain %s yet", missing, len(r.GetHubs()), domain).
+			WithRemedy("Once they can, run it again: %s", o.app.RetryCommand(id))
+	}
+	return nil
+}

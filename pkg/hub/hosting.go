@@ -1,0 +1,69 @@
+package hub
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/admin"
+	"github.com/meshkit/meshkit/pkg/observe"
+)
+
+// What a process needs of its hubs that serves several domains.
+
+// Status tells how the domain is, as this hub knows.
+func (h *Hub) Status() *adminv1.ServedDomain {
+	out := &adminv1.ServedDomain{Domain: h.opt.Domain, Store: h.opt.StoreName, Streams: uint64(h.fleet.Online())}
+	if err := h.replica.Health(); err != nil {
+		out.Problem = err.Error()
+	}
+	if s := h.state(); s != nil {
+		leader := s.Leader()
+		out.Leader, out.Term, out.Seq = leader.GetHub(), leader.GetLastTerm(), s.Seq()
+	}
+	return out
+}
+
+// Leads tells whether this hub leads the domain.
+func (h *Hub) Leads() bool {
+	_, ok := h.replica.Leading()
+	return ok
+}
+
+// Others names the domain's other hubs that are in use.
+func (h *Hub) Others() []string {
+	var out []string
+	if s := h.state(); s != nil {
+		for x := range s.Hubs() {
+			if x.GetHub() != h.opt.Name && !x.GetDrained() {
+				out = append(out, x.GetHub())
+			}
+		}
+	}
+	return out
+}
+
+// HandOver has another hub lead the domain, in this hub's own name. It fails, and
+// changes nothing, when the other is not able to.
+func (h *Hub) HandOver(ctx context.Context, to string) error {
+	if !h.Leads() {
+		return fault.New(fault.CodeNotLeader, "hub %s does not lead domain %s", h.opt.Name, h.opt.Domain)
+	}
+	_, err := admin.NewRing(h.adminOptions()).TransferLeadership(ctx, &adminv1.TransferLeadershipRequest{To: to})
+	return err
+}
+
+// HubToken makes a token with which so many hubs can join within ttl.
+func (h *Hub) HubToken(ctx context.Context, uses int, ttl time.Duration) (string, error) {
+	r, err := admin.NewFleet(h.adminOptions()).CreateToken(ctx, &adminv1.CreateTokenRequest{Role: "hub", Uses: uint32(uses), Ttl: durationpb.New(ttl)})
+	return r.GetToken(), err
+}
+
+// Problems are the hub's failing checks, as /readyz shows them.
+func (h *Hub) Problems(ctx context.Context) []observe.Problem { return h.health.Problems(ctx) }
+
+// Health is what /readyz shows: for checks beside the hub's own.
+func (h *Hub) Health() *observe.Health { return h.health }

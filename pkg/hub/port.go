@@ -1,0 +1,192 @@
+package hub
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/meshkit/meshkit/pkg/fault"
+)
+
+// Bounds of connections that have not proven anything yet; see room for who gives
+// way when they are reached.
+const (
+	handshakeTime    = 10 * time.Second
+	maxSilentConns   = 1024 // nothing heard from them yet
+	maxHandshakes    = 512  // heard from, and not done
+	maxStrangerConns = 1024
+)
+
+// Port is one TLS port, which the hubs of several domains may share. It does the
+// handshake with the certificate of the domain that the client's hello names (see
+// mtls.ClientConfig), of the one added first when it names none of them, and hands
+// the connection to that domain's hub. Safe for concurrent use.
+type Port struct {
+	listener           net.Listener
+	log                *slog.Logger
+	silent, handshakes *room // connections on their way to a hub
+	evicted            *prometheus.CounterVec
+	done               chan struct{}
+	once               sync.Once
+
+	mu     sync.Mutex // guards fronts
+	fronts []*front
+}
+
+// NewPort makes a port that takes no connections yet. It closes the listener.
+func NewPort(l net.Listener, log *slog.Logger) *Port {
+	evicted := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "meshkit_connections_evicted_total", Help: "Connections that had proven nothing yet, closed to make room for others, by stage: silent (no byte came), handshake (not done), stranger (no certificate).",
+	}, []string{"stage"})
+	return &Port{
+		listener: l, log: log, evicted: evicted, done: make(chan struct{}),
+		silent: newRoom(maxSilentConns, evicted.WithLabelValues("silent")), handshakes: newRoom(maxHandshakes, evicted.WithLabelValues("handshake")),
+	}
+}
+
+// Addr is where the port listens.
+func (p *Port) Addr() net.Addr { return p.listener.Addr() }
+
+// Close takes no more connections in. Those that hubs have are theirs.
+func (p *Port) Close() { p.once.Do(func() { close(p.done) }) }
+
+func (p *Port) closed() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *Port) add(f *front) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fronts = append(p.fronts, f)
+}
+
+func (p *Port) remove(f *front) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fronts = slices.DeleteFunc(p.fronts, func(x *front) bool { return x == f })
+}
+
+// first tells whether f was added before all others.
+func (p *Port) first(f *front) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.fronts) > 0 && p.fronts[0] == f
+}
+
+// front gives the domain that a hello names, else the first; nil if there is none.
+func (p *Port) front(serverName string) *front {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, f := range p.fronts {
+		if slices.Contains(f.names, serverName) {
+			return f
+		}
+	}
+	if len(p.fronts) == 0 {
+		return nil
+	}
+	return p.fronts[0]
+}
+
+// config is how handshakes begin; the hello chooses how they go on.
+func (p *Port) config() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			f := p.front(hello.ServerName)
+			if f == nil {
+				return nil, fault.New(fault.CodeHubDraining, "the port serves no domain")
+			}
+			return f.config, nil
+		},
+	}
+}
+
+// Run accepts connections until Close. It returns once all handshakes have ended.
+func (p *Port) Run() error {
+	var wg sync.WaitGroup
+	config := p.config()
+	// Handshakes under way end with the port: one that never finishes must not
+	// hold up the end of the program.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	wg.Go(func() {
+		<-p.done
+		cancel()
+		_ = p.listener.Close()
+	})
+	for pause := 5 * time.Millisecond; ; {
+		conn, aerr := p.listener.Accept()
+		if aerr != nil {
+			if p.closed() || errors.Is(aerr, net.ErrClosed) {
+				break
+			}
+			// Out of file descriptors, as a rule: wait for some to come back.
+			p.log.Warn("connection not accepted", "err", aerr)
+			select {
+			case <-time.After(pause):
+			case <-p.done:
+			}
+			pause = min(2*pause, time.Second)
+			continue
+		}
+		pause = 5 * time.Millisecond
+		c := &caller{Conn: conn, next: p.handshakes, leave: p.silent.enter(conn)}
+		wg.Go(func() { p.admit(ctx, c, config) })
+	}
+	p.Close()
+	wg.Wait()
+	return nil
+}
+
+// admit does the handshake of one connection and hands it on.
+func (p *Port) admit(ctx context.Context, raw *caller, config *tls.Config) {
+	conn := tls.Server(raw, config)
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	err := conn.HandshakeContext(ctx)
+	raw.leave()
+	if err != nil {
+		p.log.Debug("handshake failed", "peer", raw.RemoteAddr().String(), "code", string(fault.CodeOf(err)), "err", err)
+		_ = raw.Close()
+		return
+	}
+	f := p.front(conn.ConnectionState().ServerName)
+	if f == nil || !f.doorFor(conn).in.put(conn) {
+		_ = conn.Close()
+	}
+}
+
+// caller is a connection whose handshake is not done. With its first bytes it moves
+// to the next room: there, those who never say anything cannot push it out, however
+// fast they come back. The goroutine of the handshake owns its fields; after the
+// handshake they do not change.
+type caller struct {
+	net.Conn
+	heard bool
+	next  *room
+	leave func() // the room that it is in
+}
+
+// Read implements net.Conn.
+func (c *caller) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && !c.heard {
+		c.heard = true
+		c.leave()
+		c.leave = c.next.enter(c.Conn)
+	}
+	return n, err
+}

@@ -1,0 +1,41 @@
+package replica
+
+import (
+	"context"
+
+	"github.com/meshkit/meshkit/pkg/fault"
+)
+
+// Barrier waits until this hub has read all that the store had committed when it
+// was called: a read of Current after it sees every write that was acknowledged
+// before, by whichever hub. It asks the store once, and fails at once when that
+// cannot be read (fault.CodeReadOnly), when the replica is frozen, or with ctx.
+func (r *Replica) Barrier(ctx context.Context) error {
+	r.mu.Lock()
+	l, frozen := r.logOpen, r.frozen
+	r.mu.Unlock()
+	if frozen != nil || l == nil {
+		if err := r.Health(); err != nil {
+			return err
+		}
+		return fault.New(fault.CodeReadOnly, "the log is not open")
+	}
+	end, err := l.End(ctx)
+	if err != nil {
+		return fault.New(fault.CodeReadOnly, "find the end of the log: %w", err)
+	}
+	for {
+		cur, changed := r.Watch()
+		if cur != nil && cur.State.Seq() >= end {
+			return nil
+		}
+		if err := r.frozenBy(); err != nil {
+			return r.Health()
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fault.New(fault.CodeReadOnly, "the log has entry %d and this hub has not read it: %w", end, context.Cause(ctx))
+		}
+	}
+}

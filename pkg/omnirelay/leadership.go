@@ -1,0 +1,241 @@
+package omnirelay
+
+import (
+	"crypto/rand"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	mesh "github.com/meshkit/meshkit/pkg/api/omnirelay/mesh/control/v1"
+	"github.com/meshkit/meshkit/pkg/backoff"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/wire"
+)
+
+// ScopeKind is what every scope is: a domain.
+const ScopeKind = "domain"
+
+// Bounds of leadership subscriptions.
+const (
+	maxSubscribers = 1024
+	// maxPending events wait for a subscriber; beyond that it gets a snapshot instead.
+	maxPending                    = 16
+	maxScopeName                  = 256
+	subscribeRate, subscribeBurst = 50, 100
+)
+
+// Leader is who leads a scope, as far as it is known.
+type Leader struct {
+	Hub  string
+	Term uint64
+	// Since is when the one who tells learned of it; Until is when not to rely on it any
+	// more unless it is renewed, zero if it holds until an event says otherwise.
+	Since, Until time.Time
+	// Via is the hub whose word it is, if it is not the one who tells; or "".
+	Via string
+}
+
+// Event is one thing that happened to a scope's leadership.
+type Event struct {
+	Kind  mesh.LeadershipEventKind
+	Scope string
+	// Leader is who leads now or, of an event that ends leadership, who led.
+	Leader Leader
+	Reason string
+	At     time.Time
+}
+
+// ends tells whether nobody is known to lead after the event.
+func (e Event) ends() bool {
+	switch e.Kind {
+	case mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_LOST, mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_EXPIRED, mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_STEPPED_DOWN:
+		return true
+	}
+	return false
+}
+
+// Board knows the newest event of each scope and tells subscribers. It implements
+// LeadershipControlService. Use NewBoard.
+type Board struct {
+	mesh.UnimplementedLeadershipControlServiceServer
+	opened *rate.Limiter
+
+	mu      sync.Mutex                       // guards all below
+	scopes  map[string]*mesh.LeadershipEvent // the newest; nil: nothing known yet
+	readers map[*reader]struct{}
+	closed  bool
+	done    chan struct{} // closed by Close
+}
+
+// reader is one subscription.
+type reader struct {
+	scope   string                  // "": every one
+	pending []*mesh.LeadershipEvent // Board.mu
+	lagging bool                    // Board.mu; events were left out
+	wake    chan struct{}           // has room for one
+}
+
+// NewBoard makes a board of these scopes, of whose leaders nothing is known yet.
+func NewBoard(scopes ...string) *Board {
+	b := &Board{
+		opened: rate.NewLimiter(subscribeRate, subscribeBurst),
+		scopes: make(map[string]*mesh.LeadershipEvent), readers: make(map[*reader]struct{}), done: make(chan struct{}),
+	}
+	for _, s := range scopes {
+		b.scopes[s] = nil
+	}
+	return b
+}
+
+// Register adds the service to a gRPC server.
+func (b *Board) Register(on grpc.ServiceRegistrar) {
+	mesh.RegisterLeadershipControlServiceServer(on, b)
+}
+
+// Publish tells subscribers of an event, which becomes what later ones get first. It
+// never blocks. An event of a scope that the board does not have is dropped.
+func (b *Board) Publish(e Event) {
+	m := e.proto()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.scopes[e.Scope]; !ok {
+		return
+	}
+	b.scopes[e.Scope] = m
+	for r := range b.readers {
+		if r.scope != "" && r.scope != e.Scope {
+			continue
+		}
+		if len(r.pending) < maxPending && !r.lagging {
+			r.pending = append(r.pending, m)
+		} else {
+			r.pending, r.lagging = nil, true
+		}
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (e Event) proto() *mesh.LeadershipEvent {
+	m := &mesh.LeadershipEvent{
+		Kind: e.Kind, Scope: e.Scope, LeaderId: e.Leader.Hub, Reason: e.Reason, CorrelationId: rand.Text(), OccurredAt: timestamppb.New(e.At),
+		Token: &mesh.LeadershipToken{
+			Scope: e.Scope, ScopeKind: ScopeKind, LeaderId: e.Leader.Hub, Term: int64(e.Leader.Term), FenceToken: int64(e.Leader.Term),
+			IssuedAt: timestamppb.New(e.Leader.Since),
+		},
+	}
+	if !e.Leader.Until.IsZero() {
+		m.Token.ExpiresAt = timestamppb.New(e.Leader.Until)
+	}
+	if e.ends() {
+		m.Token.ExpiresAt = timestamppb.New(e.At)
+	}
+	if e.Leader.Via != "" {
+		m.Token.Labels = map[string]string{"meshkit.dev/observed-via": e.Leader.Via}
+	}
+	return m
+}
+
+// present is what a subscriber to scope is given first, and after events were left out:
+// a snapshot of each leader that is known and, when events were left out, the end of
+// each that is not. b.mu is held.
+func (b *Board) present(scope string, lagging bool) (out []*mesh.LeadershipEvent) {
+	for _, name := range slices.Sorted(maps.Keys(b.scopes)) {
+		last := b.scopes[name]
+		if last == nil || scope != "" && scope != name {
+			continue
+		}
+		if (Event{Kind: last.GetKind()}).ends() {
+			if lagging {
+				out = append(out, last)
+			}
+			continue
+		}
+		out = append(out, &mesh.LeadershipEvent{
+			Kind: mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_SNAPSHOT, Scope: name, LeaderId: last.GetLeaderId(), Token: last.GetToken(),
+			Reason: "present leader", CorrelationId: last.GetCorrelationId(), OccurredAt: timestamppb.Now(),
+		})
+	}
+	return out
+}
+
+// Subscribe implements LeadershipControlService.
+func (b *Board) Subscribe(req *mesh.LeadershipSubscribeRequest, stream grpc.ServerStreamingServer[mesh.LeadershipEvent]) error {
+	r, err := b.join(req.GetScope())
+	if err != nil {
+		return err
+	}
+	defer b.leave(r)
+	for {
+		for _, m := range b.take(r) {
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case <-b.done:
+			return wire.WithRetry(fault.New(fault.CodeDraining, "this server is draining"), backoff.Jitter(2*time.Second, 0.5))
+		case <-r.wake:
+		}
+	}
+}
+
+// join opens a subscription, with its snapshots pending.
+func (b *Board) join(scope string) (*reader, error) {
+	if len(scope) > maxScopeName {
+		return nil, fault.New(fault.CodeHello, "scope has %d bytes, more than %d", len(scope), maxScopeName)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.scopes[scope]; !ok && scope != "" {
+		return nil, fault.New(fault.CodeNoSuchScope, "there is no leadership scope %q here; there is %q", scope, slices.Sorted(maps.Keys(b.scopes)))
+	}
+	switch {
+	case b.closed:
+		return nil, fault.New(fault.CodeDraining, "this server is draining")
+	case len(b.readers) >= maxSubscribers:
+		return nil, wire.WithRetry(fault.New(fault.CodeStreamLimit, "%d leadership subscriptions are open, the limit", len(b.readers)), backoff.Jitter(30*time.Second, 0.5))
+	case !b.opened.Allow():
+		return nil, wire.WithRetry(fault.New(fault.CodeAdmission, "more leadership subscriptions want to open than are admitted per second"), backoff.Jitter(2*time.Second, 0.5))
+	}
+	r := &reader{scope: scope, pending: b.present(scope, false), wake: make(chan struct{}, 1)}
+	b.readers[r] = struct{}{}
+	return r, nil
+}
+
+// take gives what is to be sent now.
+func (b *Board) take(r *reader) []*mesh.LeadershipEvent {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := r.pending
+	if r.lagging {
+		out = b.present(r.scope, true)
+	}
+	r.pending, r.lagging = nil, false
+	return out
+}
+
+func (b *Board) leave(r *reader) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.readers, r)
+}
+
+// Close ends all subscriptions and refuses new ones.
+func (b *Board) Close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.closed = true
+		close(b.done)
+	}
+}

@@ -1,0 +1,144 @@
+package omnirelay
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+
+	mesh "github.com/meshkit/meshkit/pkg/api/omnirelay/mesh/control/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/wire"
+)
+
+const (
+	snapshotKind = mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_SNAPSHOT
+	observedKind = mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_OBSERVED
+	lostKind     = mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_LOST
+)
+
+// listener is a subscriber that reads when it is told to.
+type listener struct {
+	grpc.ServerStream
+	ctx    context.Context
+	events chan *mesh.LeadershipEvent // without room
+}
+
+func (l *listener) Context() context.Context { return l.ctx }
+func (l *listener) Send(e *mesh.LeadershipEvent) error {
+	select {
+	case l.events <- e:
+		return nil
+	case <-l.ctx.Done():
+		return l.ctx.Err()
+	}
+}
+
+// listen subscribes until the test ends.
+func listen(t *testing.T, b *Board, scope string) (*listener, <-chan error) {
+	t.Helper()
+	l := &listener{ctx: t.Context(), events: make(chan *mesh.LeadershipEvent)}
+	ended := make(chan error, 1)
+	go func() { ended <- b.Subscribe(&mesh.LeadershipSubscribeRequest{Scope: scope}, l) }()
+	synctest.Wait()
+	return l, ended
+}
+
+func event(kind mesh.LeadershipEventKind, scope string, term uint64) Event {
+	return Event{Kind: kind, Scope: scope, Leader: Leader{Hub: "hub1", Term: term, Since: time.Now()}, At: time.Now()}
+}
+
+func TestSubscribersBeginWithTheLeadersThatAreKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBoard("a", "b", "c")
+		b.Publish(event(observedKind, "a", 1))
+		b.Publish(event(observedKind, "b", 2))
+		b.Publish(event(lostKind, "b", 2))
+		b.Publish(event(observedKind, "other", 9)) // not ours to tell
+		all, _ := listen(t, b, "")
+		one, _ := listen(t, b, "b")
+		if e := <-all.events; e.GetKind() != snapshotKind || e.GetScope() != "a" || e.GetToken().GetTerm() != 1 || e.GetToken().GetExpiresAt() != nil {
+			t.Errorf("first %v", e)
+		}
+		b.Publish(event(observedKind, "c", 3))
+		b.Publish(event(observedKind, "b", 4))
+		if e := <-all.events; e.GetKind() != observedKind || e.GetScope() != "c" {
+			t.Errorf("then %v: nobody is known to lead b", e)
+		}
+		if e := <-one.events; e.GetScope() != "b" || e.GetToken().GetTerm() != 4 {
+			t.Errorf("the subscriber to b gets %v", e)
+		}
+	})
+}
+
+// A reader that is slow holds a bounded number of events, and learns what holds now.
+func TestASlowSubscriberGetsASnapshotInsteadOfTheEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBoard("a", "b")
+		l, _ := listen(t, b, "")
+		b.Publish(event(observedKind, "a", 1))
+		synctest.Wait() // it is being sent this one
+		for term := range uint64(1000) {
+			b.Publish(event(observedKind, "a", term+2))
+		}
+		b.Publish(event(observedKind, "b", 5))
+		b.Publish(event(lostKind, "b", 5))
+		for r := range b.readers {
+			if len(r.pending) > maxPending {
+				t.Errorf("%d events wait for a subscriber", len(r.pending))
+			}
+		}
+		if e := <-l.events; e.GetToken().GetTerm() != 1 {
+			t.Errorf("first %v", e)
+		}
+		if e := <-l.events; e.GetKind() != snapshotKind || e.GetToken().GetTerm() != 1001 {
+			t.Errorf("then %v, want a snapshot of the newest", e)
+		}
+		if e := <-l.events; e.GetKind() != lostKind || e.GetScope() != "b" {
+			t.Errorf("and of b %v, want that nobody leads it", e)
+		}
+		b.Publish(event(observedKind, "a", 2000))
+		if e := <-l.events; e.GetKind() != observedKind || e.GetToken().GetTerm() != 2000 {
+			t.Errorf("and on with %v", e)
+		}
+	})
+}
+
+func TestSubscriptionsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBoard("a")
+		var refused []<-chan error
+		for range subscribeBurst + 1 {
+			_, ended := listen(t, b, "")
+			refused = append(refused, ended)
+		}
+		if err := <-refused[subscribeBurst]; fault.CodeOf(err) != fault.CodeAdmission {
+			t.Errorf("more at once than are admitted: %v", err)
+		} else if _, ok := wire.RetryAfter(err); !ok {
+			t.Error("and it does not say when to come back")
+		}
+		for len(b.readers) < maxSubscribers {
+			time.Sleep(time.Second)
+			for range min(subscribeRate, maxSubscribers-len(b.readers)) {
+				listen(t, b, "")
+			}
+		}
+		time.Sleep(time.Second)
+		if _, err := b.join(""); fault.CodeOf(err) != fault.CodeStreamLimit {
+			t.Errorf("beyond the limit: %v", err)
+		}
+		b.Close()
+		if err := <-refused[0]; fault.CodeOf(err) != fault.CodeDraining {
+			t.Errorf("when the board closes: %v", err)
+		}
+		if _, err := b.join(""); fault.CodeOf(err) != fault.CodeDraining {
+			t.Errorf("after it closed: %v", err)
+		}
+		synctest.Wait()
+		if len(b.readers) != 0 {
+			t.Errorf("%d subscriptions are left", len(b.readers))
+		}
+	})
+}

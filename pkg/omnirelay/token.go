@@ -1,0 +1,67 @@
+package omnirelay
+
+import (
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+
+	bundlev1 "github.com/meshkit/meshkit/pkg/api/meshkit/bundle/v1"
+	relay "github.com/meshkit/meshkit/pkg/api/omnirelay/control"
+	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/fault"
+)
+
+// place is what a client has: a point, the content at it, and the trust metadata that
+// came with it. It is what a resume token says. The zero place is nothing.
+type place struct {
+	point        distribution.Point
+	view         string
+	digest       digest.Hash
+	known        bool // digest says something
+	root, keyset uint64
+}
+
+// token writes p for the client to keep.
+func (p place) token(domain string) (*relay.WatchResumeToken, error) {
+	opaque, err := proto.MarshalOptions{Deterministic: true}.Marshal(&bundlev1.ResumePoint{
+		Domain: domain, View: p.view, Digest: p.digest.Bytes(), RootVersion: p.root, KeysetVersion: p.keyset,
+	})
+	return &relay.WatchResumeToken{Version: versionText(p.point.Version), Epoch: int64(p.point.Epoch), Opaque: opaque}, err
+}
+
+// versionText is how a version travels: decimal.
+func versionText(v uint64) string { return strconv.FormatUint(v, 10) }
+
+// parseToken reads what token wrote. No token, and one in which nothing is set, are
+// the zero place. The error has fault.CodeResumeToken.
+func parseToken(t *relay.WatchResumeToken, domain string) (place, error) {
+	if t.GetVersion() == "" && t.GetEpoch() == 0 && len(t.GetOpaque()) == 0 {
+		return place{}, nil
+	}
+	version, err := strconv.ParseUint(t.GetVersion(), 10, 64)
+	if err != nil || versionText(version) != t.GetVersion() {
+		return place{}, fault.New(fault.CodeResumeToken, "resume token: version %.40q is not a decimal number", t.GetVersion())
+	}
+	if t.GetEpoch() < 0 {
+		return place{}, fault.New(fault.CodeResumeToken, "resume token: epoch %d is below 0", t.GetEpoch())
+	}
+	if n := len(t.GetOpaque()); n == 0 || n > maxOpaque {
+		return place{}, fault.New(fault.CodeResumeToken, "resume token: opaque has %d bytes, not 1 to %d", n, maxOpaque)
+	}
+	var r bundlev1.ResumePoint
+	if err := proto.Unmarshal(t.GetOpaque(), &r); err != nil {
+		return place{}, fault.New(fault.CodeResumeToken, "resume token: opaque is not what a hub or agent gave: %w", err)
+	}
+	if r.GetDomain() != domain {
+		return place{}, fault.New(fault.CodeResumeToken, "resume token is of domain %.80q, not %q", r.GetDomain(), domain)
+	}
+	h, err := digest.HashOf(r.GetDigest())
+	if err != nil {
+		return place{}, fault.New(fault.CodeResumeToken, "resume token: %w", err)
+	}
+	return place{
+		point: distribution.Point{Epoch: uint64(t.GetEpoch()), Version: version}, view: r.GetView(), digest: h, known: true,
+		root: r.GetRootVersion(), keyset: r.GetKeysetVersion(),
+	}, nil
+}

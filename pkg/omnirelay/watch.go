@@ -1,0 +1,261 @@
+package omnirelay
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+
+	relay "github.com/meshkit/meshkit/pkg/api/omnirelay/control"
+	"github.com/meshkit/meshkit/pkg/backoff"
+	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/wire"
+)
+
+// watch is one stream, or one snapshot. Its handler's goroutine owns it; poke comes
+// from any.
+type watch struct {
+	srv     *Server
+	guest   *distribution.Guest
+	stream  grpc.ServerStreamingServer[relay.ControlWatchResponse] // nil for a snapshot
+	session distribution.Session
+	node    string
+	caps    []string
+	wake    chan struct{} // has room for one
+	has     place         // what the client has
+}
+
+// verdict says what to do about what is offered.
+type verdict uint8
+
+const (
+	wait        verdict = iota // the client has it, or nothing is offered, or it cannot be proven yet
+	send                       // the client lacks it
+	unsupported                // the client could not use it
+	behind                     // it is below what the client has
+)
+
+// poke tells the stream that the session's offer has changed. It never blocks.
+func (w *watch) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run sends until the stream ends.
+func (w *watch) run(ctx context.Context) error {
+	var late *time.Timer // runs while this server is behind the client
+	defer func() {
+		if late != nil {
+			late.Stop()
+		}
+	}()
+	for {
+		changed, f, lacks, what, err := w.look()
+		if err != nil {
+			return w.cannot(err)
+		}
+		switch what {
+		case send:
+			if err := w.push(f); err != nil {
+				return err
+			}
+			w.has = f.at
+			continue
+		case unsupported:
+			return w.unsupported(lacks)
+		}
+		if what != behind && late != nil {
+			late.Stop()
+			late = nil
+		} else if what == behind && late == nil {
+			late = time.NewTimer(w.guest.BehindWait())
+		}
+		var tooLate <-chan time.Time
+		if late != nil {
+			tooLate = late.C
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-w.guest.Draining():
+			err := wire.WithRetry(fault.New(fault.CodeDraining, "this server is draining"), w.guest.Retry())
+			return w.end(HubDraining, err, w.guest.Retry(), err)
+		case <-tooLate:
+			err := fault.New(fault.CodeBehind, "node %s has %s, which this server has not reached within %s", w.node, w.has.point, w.guest.BehindWait())
+			pause := backoff.Jitter(w.guest.BehindWait(), 0.5)
+			return w.end(HubBehind, err, pause, wire.WithRetry(err, pause))
+		case <-changed:
+		case <-w.wake:
+		}
+	}
+}
+
+// once waits for the first bundle that can be sent, as long as a stream that is ahead
+// may wait.
+func (w *watch) once(ctx context.Context) (*wire.Frame, error) {
+	late := time.NewTimer(w.guest.BehindWait())
+	defer late.Stop()
+	for {
+		changed, f, lacks, what, err := w.look()
+		switch {
+		case err != nil:
+			return nil, err
+		case what == send:
+			w.guest.Sent("bundle", f.snapshot.Size())
+			return f.snapshot, nil
+		case what == unsupported:
+			return nil, w.missing(lacks)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-w.guest.Draining():
+			return nil, wire.WithRetry(fault.New(fault.CodeDraining, "this server is draining"), w.guest.Retry())
+		case <-late.C:
+			return nil, wire.WithRetry(fault.New(fault.CodeAgentNotReady, "no content is active"), backoff.Jitter(w.guest.BehindWait(), 0.5))
+		case <-changed:
+		case <-w.wake:
+		}
+	}
+}
+
+// look judges what is offered now. changed is closed when the feed has something else;
+// the session's wake tells of the rest.
+func (w *watch) look() (changed <-chan struct{}, f *frame, required []string, what verdict, err error) {
+	feed := w.session.Offer().Feed
+	if feed == nil {
+		return nil, nil, nil, wait, nil
+	}
+	changed = feed.Changed() // before Current: no change is missed
+	v, ok := feed.Current()
+	// Asked for again, after the version: metadata that was there before a version was
+	// published is sent with it.
+	t := w.session.Offer().Trust
+	if !ok || t == nil {
+		return changed, nil, nil, wait, nil
+	}
+	required = needs(v.Required)
+	what = w.judge(v, t, required)
+	if what != send {
+		return changed, nil, required, what, nil
+	}
+	f, err = w.srv.cfg.Frames.of(w.srv.cfg.Domain, v, t, w.guest.Encoded)
+	switch {
+	case err == nil:
+		return changed, f, required, send, nil
+	case errors.Is(err, fault.CodeBundleTooLarge) || fault.KindOf(err) == fault.Internal:
+		return changed, nil, nil, wait, err
+	}
+	// Not proven by the metadata at hand: the next signature, or the next metadata,
+	// wakes the stream.
+	if f := w.earlier(v); f != nil {
+		return changed, f, required, send, nil
+	}
+	w.srv.cfg.Logger.Debug("bundle not sent: it cannot be proven yet", "view", v.View, "node", w.node, "err", err)
+	return changed, nil, nil, wait, nil
+}
+
+// earlier gives a bundle for a client that lacks v's content, with the newest trust
+// metadata from before that verifies it; nil if there is none.
+func (w *watch) earlier(v distribution.Version) *frame {
+	if w.srv.cfg.Earlier == nil || w.has.known && w.has.digest == v.Trie.Root() {
+		return nil
+	}
+	for _, t := range w.srv.cfg.Earlier() {
+		f := &frame{key: frameView{w.srv.cfg.Domain, v.View}, manifest: v.Manifest, vouch: v.Vouch, trust: t}
+		if f.encode(w.srv.cfg.Domain, v) == nil {
+			return f
+		}
+	}
+	return nil
+}
+
+// judge compares a version with what the client has and can do.
+func (w *watch) judge(v distribution.Version, t distribution.Trust, required []string) verdict {
+	reached := v.Point()
+	if w.srv.cfg.Reached != nil {
+		if r := w.srv.cfg.Reached(); r.Compare(reached) > 0 {
+			reached = r
+		}
+	}
+	switch {
+	case w.has.point.Compare(reached) > 0:
+		return behind
+	case w.has.known && w.has.digest == v.Trie.Root() && t.RootVersion() <= w.has.root && t.KeysetVersion() <= w.has.keyset:
+		return wait
+	case slices.ContainsFunc(required, func(c string) bool { return !slices.Contains(w.caps, c) }):
+		return unsupported
+	}
+	return send
+}
+
+// push sends a bundle.
+func (w *watch) push(f *frame) error {
+	if err := w.transmit(f.watch, f.watch.Size()); err != nil {
+		return err
+	}
+	w.guest.Sent("bundle", f.watch.Size())
+	return nil
+}
+
+// transmit sends a message of about size bytes. A client that takes less than a minimum
+// rate is cut.
+func (w *watch) transmit(message any, size int) error {
+	limit := w.guest.StallTimeout() + time.Duration(size)*time.Second/slowest
+	stalled := time.AfterFunc(limit, func() {
+		w.guest.Cut(fault.New(fault.CodeStalled, "node %s did not take %d bytes within %s", w.node, size, limit.Round(time.Millisecond)))
+	})
+	defer stalled.Stop()
+	if err := w.stream.SendMsg(message); err != nil {
+		if cause := context.Cause(w.stream.Context()); cause != nil {
+			return cause
+		}
+		return err
+	}
+	return nil
+}
+
+// unsupported tells a client that its configuration needs what it cannot do.
+func (w *watch) unsupported(required []string) error {
+	err := w.missing(required)
+	w.srv.cfg.Logger.Info("OmniRelay client lacks a capability", "node", w.node, "err", err)
+	m := ending(UnsupportedCapability, err, backoff.Jitter(refusedWait, 0.5))
+	m.RequiredCapabilities = required
+	return w.transmit(m, 0)
+}
+
+// missing is the error for content that needs these capabilities.
+func (w *watch) missing(required []string) error {
+	lacks := slices.DeleteFunc(slices.Clone(required), func(c string) bool { return slices.Contains(w.caps, c) })
+	return fault.New(fault.CodeCapability, "the configuration of node %s needs %s, which the client did not advertise", w.node, strings.Join(lacks, ", "))
+}
+
+// cannot ends a stream whose bundle cannot be made.
+func (w *watch) cannot(err error) error {
+	w.srv.cfg.Logger.Error("bundle not made for OmniRelay clients", "node", w.node, "err", err)
+	pause := backoff.Jitter(refusedWait, 0.5)
+	return w.end(BundleUnavailable, err, pause, wire.WithRetry(err, pause))
+}
+
+// end tells a client why and for how long it is sent away, and gives status as the
+// stream's end.
+func (w *watch) end(code string, why error, pause time.Duration, status error) error {
+	if err := w.transmit(ending(code, why, pause), 0); err != nil {
+		return err
+	}
+	return status
+}
+
+// ending is the response that ends an attempt.
+func ending(code string, why error, pause time.Duration) *relay.ControlWatchResponse {
+	return &relay.ControlWatchResponse{
+		Error:   &relay.ControlError{Code: code, Message: why.Error(), Remediation: fault.RemedyOf(why)},
+		Backoff: &relay.ControlBackoff{Millis: max(1, pause.Milliseconds())},
+	}
+}
