@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -111,6 +112,8 @@ type Cluster struct {
 	Dir string
 	bin string
 	env []string
+	// via comes before the programs that are run: see Via.
+	via []string
 }
 
 // New makes an empty cluster.
@@ -152,9 +155,15 @@ type Result struct {
 
 // Command makes a program's command, to be run by the caller.
 func (c *Cluster) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, program), args...)
+	line := c.line(program, args...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Env, cmd.Dir = c.env, c.Dir
 	return cmd
+}
+
+// line is the command line that runs a program.
+func (c *Cluster) line(program string, args ...string) []string {
+	return slices.Concat(c.via, []string{filepath.Join(c.bin, program)}, args)
 }
 
 // Run runs a program to its end.
@@ -227,7 +236,8 @@ func (c *Cluster) TryStart(name, program string, args ...string) (*Process, erro
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(filepath.Join(c.bin, program), append(args, "--ready-file", ready)...)
+	line := c.line(program, append(args, "--ready-file", ready)...)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = c.env, c.Dir, log, log
 	dieWithParent(cmd)
 	if err := cmd.Start(); err != nil {
@@ -268,6 +278,9 @@ func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
 }
+
+// Ended is closed once the process is gone, whoever ended it.
+func (p *Process) Ended() <-chan struct{} { return p.done }
 
 // Signal sends a signal.
 func (p *Process) Signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }

@@ -10,6 +10,14 @@ func (c *Cluster) With(tb TB) *Cluster {
 	return &d
 }
 
+// Via gives the same cluster with its programs run through a command, like
+// "ip netns exec NAME": the command must replace itself by the program.
+func (c *Cluster) Via(command ...string) *Cluster {
+	d := *c
+	d.via = command
+	return &d
+}
+
 // With gives the same hub to another test. A test that restarts it starts a hub
 // that ends with that test.
 func (h *Hub) With(c *Cluster) *Hub {

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -96,6 +97,7 @@ type Server struct {
 	dir  string
 	bin  string
 	name string
+	via  []string
 	// HTTP is the address of its API, host:port; HTTPS that of the same over TLS, if
 	// there are TLS options.
 	HTTP  string
@@ -118,6 +120,19 @@ type Options struct {
 	Token string
 	// TLS, if not nil, opens a second port that wants a client's certificate.
 	TLS *TLS
+	// Hosts are the IP addresses of the servers, in order, and Via the commands that
+	// run their programs there, like "ip netns exec NAME"; without them all servers
+	// are on loopback. A command must replace itself by the program.
+	Hosts []string
+	Via   [][]string
+}
+
+// host is where server i is.
+func (o Options) host(i int) string {
+	if i < len(o.Hosts) {
+		return o.Hosts[i]
+	}
+	return "127.0.0.1"
 }
 
 // TLS names PEM files.
@@ -139,13 +154,13 @@ func Start(tb TB, dir string, opts Options) *Cluster {
 	}
 	var join []string
 	for i := range n {
-		join = append(join, fmt.Sprintf("127.0.0.1:%d", ports[portsEach*i+1]))
+		join = append(join, fmt.Sprintf("%s:%d", opts.host(i), ports[portsEach*i+1]))
 	}
 	for i := range n {
 		p := ports[portsEach*i:]
 		name := fmt.Sprintf("server%d", i+1)
 		conf := map[string]any{
-			"node_name": name, "server": true, "bootstrap_expect": n, "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1",
+			"node_name": name, "server": true, "bootstrap_expect": n, "bind_addr": opts.host(i), "client_addr": opts.host(i),
 			"datacenter": "dc1", "retry_join": join, "retry_interval": "200ms", "retry_interval_wan": "200ms",
 			"ports": map[string]any{"http": p[0], "serf_lan": p[1], "serf_wan": -1, "server": p[2], "dns": -1, "grpc": -1, "grpc_tls": -1},
 			// The shortest elections, as in production on good networks.
@@ -155,13 +170,16 @@ func Start(tb TB, dir string, opts Options) *Cluster {
 		for k, v := range opts.Config {
 			conf[k] = v
 		}
-		s := &Server{tb: tb, bin: bin, name: name, dir: filepath.Join(dir, name), HTTP: fmt.Sprintf("127.0.0.1:%d", p[0]), token: opts.Token}
+		s := &Server{tb: tb, bin: bin, name: name, dir: filepath.Join(dir, name), HTTP: fmt.Sprintf("%s:%d", opts.host(i), p[0]), token: opts.Token}
+		if i < len(opts.Via) {
+			s.via = opts.Via[i]
+		}
 		if opts.TLS != nil {
 			conf["ports"].(map[string]any)["https"] = p[3]
 			conf["tls"] = map[string]any{"https": map[string]any{
 				"ca_file": opts.TLS.CA, "cert_file": opts.TLS.Cert, "key_file": opts.TLS.Key, "verify_incoming": true,
 			}}
-			s.HTTPS = fmt.Sprintf("127.0.0.1:%d", p[3])
+			s.HTTPS = fmt.Sprintf("%s:%d", opts.host(i), p[3])
 		}
 		s.log = filepath.Join(s.dir, "log")
 		data, err := json.Marshal(conf)
@@ -200,7 +218,8 @@ func (s *Server) Start() {
 		s.tb.Fatalf("%v", err)
 	}
 	defer log.Close()
-	cmd := exec.Command(s.bin, "agent", "-config-file", filepath.Join(s.dir, "consul.json"), "-data-dir", filepath.Join(s.dir, "data"))
+	line := append(slices.Clone(s.via), s.bin, "agent", "-config-file", filepath.Join(s.dir, "consul.json"), "-data-dir", filepath.Join(s.dir, "data"))
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	dieWithParent(cmd)
 	if err := cmd.Start(); err != nil {
