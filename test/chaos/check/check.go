@@ -38,6 +38,8 @@ type Op struct {
 	// acknowledged before it; any other read may be of an earlier state.
 	Linearizable bool
 	Outcome      Outcome
+	// Why says what kept it from being done.
+	Why string
 	// Value is what was written, or read; "" is a key that does not exist. Values are
 	// unique in a run.
 	Value string
@@ -60,8 +62,12 @@ func (o Op) String() string {
 	if o.Write {
 		what = "writes"
 	}
-	return fmt.Sprintf("client %d at %v–%v %s %s=%q through %s (request %s, seq %d, term %d)",
-		o.Client, o.Call, o.Return, what, o.Key, o.Value, o.Hub, o.RequestID, o.Seq, o.Term)
+	out := fmt.Sprintf("client %d at %v–%v %s %s=%q through %s (request %s, seq %d, term %d)",
+		o.Client, o.Call.Round(time.Microsecond), o.Return.Round(time.Microsecond), what, o.Key, o.Value, o.Hub, o.RequestID, o.Seq, o.Term)
+	if o.Why != "" {
+		out += " (" + o.Why + ")"
+	}
+	return out
 }
 
 // Entry is one entry of the log, as far as the checks look at it.

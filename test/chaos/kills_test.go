@@ -1,16 +1,10 @@
 //go:build chaos
 
-// Package chaos kills real programs at random while they work, and holds what
-// they did against what was promised. The seed is printed; -chaos.seed repeats
-// the schedule of faults (not the machine's timing).
-//
-//	go test -tags chaos ./test/chaos -chaos.for 2m -chaos.seed 42
 package chaos
 
 import (
 	"bufio"
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -25,13 +19,6 @@ import (
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/test/harness"
 )
-
-var (
-	duration = flag.Duration("chaos.for", 2*time.Minute, "how long faults go on")
-	seed     = flag.Uint64("chaos.seed", 0, "seed of the fault schedule; 0 takes one from the clock")
-)
-
-func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
 // writers is how many clients write at the same time, each its own resource.
 const writers = 4
@@ -49,10 +36,7 @@ type ledger struct {
 // acknowledged write is there at the end, sequence numbers never go back for a
 // writer, and no agent ever activates an older (epoch, version).
 func TestKillsLoseNoWriteAndTakeNoAgentBack(t *testing.T) {
-	if *seed == 0 {
-		*seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("chaos.seed=%d chaos.for=%v", *seed, *duration)
+	t.Logf("-seed %d -for %v", *seed, *duration)
 	rng := rand.New(rand.NewPCG(*seed, 0))
 
 	c := harness.New(t)
@@ -224,13 +208,5 @@ func checkAgents(t *testing.T, cl *client.Client, agents []*harness.Agent) {
 		if count == 0 {
 			t.Errorf("%s recorded no activation", a.Node)
 		}
-	}
-}
-
-// pause waits, for the schedule of faults; it is not a wait for an event.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
 	}
 }
