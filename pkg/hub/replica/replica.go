@@ -157,15 +157,21 @@ func New(opt Options) *Replica {
 // Ready is closed once the log has been replayed and Current may be used.
 func (r *Replica) Ready() <-chan struct{} { return r.ready }
 
-// Current is the newest state; nil before Ready.
-func (r *Replica) Current() *Current { return r.current.Load() }
+// Current is the newest state; nil before Ready: what has been read until then is
+// older than what this hub, or another, has shown before.
+func (r *Replica) Current() *Current {
+	if !r.isReady() {
+		return nil
+	}
+	return r.current.Load()
+}
 
-// Watch gives the newest state and a channel that is closed when there is a
-// newer one.
+// Watch gives the newest state, as Current does, and a channel that is closed when
+// there is a newer one.
 func (r *Replica) Watch() (*Current, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.current.Load(), r.changed
+	return r.Current(), r.changed
 }
 
 // CommitsAfter lists the entries after seq that moved the config sequence, oldest
@@ -212,7 +218,7 @@ func (r *Replica) Health() error {
 		return frozenError(r.frozen)
 	case r.trouble != nil:
 		return fault.New(fault.CodeReadOnly, "the store cannot be used: %w", r.trouble)
-	case r.current.Load() == nil:
+	case !r.isReady():
 		return fault.New(fault.CodeReadOnly, "the log is still being read")
 	}
 	return nil

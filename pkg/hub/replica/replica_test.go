@@ -237,3 +237,65 @@ func TestTheRingOfCommitsIsBounded(t *testing.T) {
 		t.Errorf("%d commits are kept, the newest %v", n, r.commits[n-1])
 	}
 }
+
+// A hub that starts reads its log in pages. What it has read of it so far is older
+// than what it answered before it was restarted.
+func TestNothingOfALogIsShownBeforeAllOfItIsRead(t *testing.T) {
+	s := domain(t)
+	first := New(options(s, nil))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- first.Run(ctx) }()
+	<-first.Ready()
+	for range readPage + 10 {
+		if _, err := first.Propose(t.Context(), func(*Current, time.Time) (Proposal, error) {
+			return Proposal{Kind: "TermStarted", Payload: &logv1.TermStarted{Hub: "h"}}, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := first.Current().State.Seq()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+
+	halfway, goOn := make(chan struct{}, 1), make(chan struct{})
+	var opened atomic.Bool // opening a log looks at its end
+	opt := options(s, func(d store.Driver) store.Driver {
+		return &storetest.Faults{Driver: d, OnRead: func(_ context.Context, after uint64, _ int, next func() (store.Page, error)) (store.Page, error) {
+			if opened.Load() && after >= readPage {
+				notify(halfway)
+				<-goOn
+			}
+			return next()
+		}}
+	})
+	open := opt.Open
+	opt.Open = func(ctx context.Context) (*store.Log, error) {
+		l, err := open(ctx)
+		opened.Store(true)
+		return l, err
+	}
+	again := New(opt)
+	ctx, cancel = context.WithCancel(t.Context())
+	go func() { ended <- again.Run(ctx) }()
+	within(t, halfway, "the log is not read in pages")
+	if cur := again.Current(); cur != nil {
+		t.Errorf("entry %d is shown, and %d was before the restart", cur.State.Seq(), seen)
+	}
+	cur, changed := again.Watch()
+	if cur != nil {
+		t.Errorf("entry %d is given to watchers, and %d was before the restart", cur.State.Seq(), seen)
+	}
+	close(goOn)
+	within(t, changed, "watchers are not told of the first state")
+	within(t, again.Ready(), "the replica does not become ready")
+	if got := again.Current().State.Seq(); got < seen {
+		t.Errorf("ready at entry %d, and %d was shown before the restart", got, seen)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}

@@ -142,7 +142,11 @@ func (r *Replica) load(ctx context.Context, l *store.Log) error {
 	if err := r.checkStart(ctx, l); err != nil {
 		return err
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	close(r.ready)
+	close(r.changed) // Watch has something to give from now on
+	r.changed = make(chan struct{})
 	return nil
 }
 
