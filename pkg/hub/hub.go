@@ -200,6 +200,7 @@ func (h *Hub) assemble(id identity.ID) {
 	})
 	h.forward = forward.New(forward.Options{
 		Domain: o.Domain, Hub: o.Name, Replica: h.replica, Peers: h.peers, Listed: h.listed, Logger: o.Logger,
+		Ready: func() <-chan struct{} { return h.views.Ready() },
 	})
 	h.views = views.New(views.Options{
 		Domain: o.Domain, Hub: o.Name, Replica: h.replica, Keys: h.keys, Fleet: h.fleet, Hubs: h.hubs,

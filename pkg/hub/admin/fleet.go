@@ -75,7 +75,7 @@ func (s *Fleet) GetDomain(ctx context.Context, _ *adminv1.GetDomainRequest) (*ad
 	}
 	return &adminv1.GetDomainResponse{
 		AlsoServed: also,
-		Term: cur.State.Leader().GetLastTerm(), Hubs: uint64(len(hubs.GetHubs())), HubsWell: well, Lag: lag,
+		Term:       cur.State.Leader().GetLastTerm(), Hubs: uint64(len(hubs.GetHubs())), HubsWell: well, Lag: lag,
 		Domain: s.Domain, Hub: s.Hub, Leader: leader, Epoch: cur.State.ConfigEpoch(), Seq: cur.State.Seq(), ConfigSeq: cur.State.ConfigSeq(),
 		Resources: uint64(cur.State.Len()), Agents: uint64(cur.State.NodeCount()), AgentsConnected: connected,
 		Views: uint64(s.Views.Count()), Store: s.Store, StoreHealth: health, Build: s.Build, Digest: root.String(),

@@ -83,8 +83,10 @@ type Options struct {
 	Domain, Hub string
 	Replica     *replica.Replica
 	Peers       *peers.Set
-	// Listed tells whether the keyset lists a key of that hub.
+	// Listed tells whether the keyset lists a key of that hub; Ready is closed once
+	// the keyset is known.
 	Listed func(hub string) bool
+	Ready  func() <-chan struct{}
 	Logger *slog.Logger
 }
 
@@ -102,6 +104,11 @@ func (f *Forwarder) Accept(ctx context.Context, req any, info *grpc.UnaryServerI
 	md, _ := metadata.FromIncomingContext(ctx)
 	if len(md.Get(markHeader)) == 0 {
 		return next(ctx, req)
+	}
+	select {
+	case <-f.opt.Ready():
+	default: // the caller has not done wrong: it may come again
+		return nil, fault.New(fault.CodeReadOnly, "hub %s is still reading its log", f.opt.Hub)
 	}
 	by, ok := mtls.PeerID(ctx)
 	if !ok || by.Kind != identity.Hub || by.Domain != f.opt.Domain || !f.opt.Listed(by.Name) || !methods[info.FullMethod] {
@@ -157,8 +164,8 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	pause := backoff.New(backoff.Policy{Base: 20 * time.Millisecond, Cap: 500 * time.Millisecond})
-	began := time.Now()
-	var doubt error // of a try whose outcome is not known: no later refusal undoes it
+	started := time.Now()
+	var doubt doubt
 	for {
 		_, changed := f.opt.Replica.Watch()
 		_, leading := f.opt.Replica.Leading()
@@ -167,34 +174,33 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 			// It waits for the lease, should this hub be about to win it.
 			resp, err := next(ctx, req)
 			if fault.CodeOf(err) != fault.CodeNotLeader || ctx.Err() != nil {
-				return resp, worse(doubt, err)
+				return resp, doubt.about(err)
 			}
 			if now, _ := f.leader(); now == f.opt.Hub {
-				return resp, worse(doubt, err) // nobody took over
+				return resp, doubt.about(err) // nobody took over
 			}
 			continue
 		}
-		seq, err := f.ask(ctx, address, leader, info.FullMethod, message, reply)
+		seq, begun, err := f.ask(ctx, address, leader, info.FullMethod, message, reply)
 		if err == nil {
 			f.await(ctx, seq)
 			return reply, nil
 		}
 		// Not done, or done under the request id: the next try is told.
+		doubt.add(begun, err)
 		switch fault.KindOf(err) {
-		case fault.Unavailable:
-		case fault.Unknown, fault.Canceled:
-			doubt = err
+		case fault.Unavailable, fault.Unknown, fault.Canceled:
 		default:
-			return nil, err // judged under the request id, which an earlier try had too
+			return nil, doubt.about(err) // judged under the request id, which an earlier try had too
 		}
 		// A leader that cannot use its store may lose the lease to one that can; without
 		// a store of its own this hub would not learn of that one.
 		noStore := errors.Is(err, fault.CodeReadOnly) || errors.Is(err, fault.CodeStoreUnavailable)
-		if noStore && time.Since(began) > storePatience {
-			return nil, worse(doubt, err)
+		if noStore && time.Since(started) > storePatience {
+			return nil, doubt.about(err)
 		}
 		if away := f.opt.Replica.Health(); away != nil {
-			return nil, worse(doubt, away)
+			return nil, doubt.about(away)
 		}
 		wait := time.NewTimer(pause.Next())
 		select {
@@ -204,20 +210,34 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 		}
 		wait.Stop()
 		if ctx.Err() != nil {
-			return nil, worse(doubt, err)
+			return nil, doubt.about(err)
 		}
 		proto.Reset(reply)
 	}
 }
 
-// worse is what the caller is told when the last try came to nothing: that an
-// earlier one may have, if so.
-func worse(doubt, err error) error {
+// doubt is an earlier try that a leader got and did not answer: what later ones say
+// of themselves does not undo it.
+type doubt struct{ err error }
+
+// add takes in how a try ended that had begun: the leader may have got it.
+func (d *doubt) add(begun bool, err error) {
+	switch code := fault.CodeOf(err); {
+	case !begun:
+	case fault.KindOf(err) == fault.Unknown, code == fault.CodeNoConnection, code == fault.CodeCanceled, code == fault.CodeTimeout:
+		d.err = err
+	}
+}
+
+// about is the error to answer with after a try ended with err. Only a leader that
+// looked for the request id in its log knows that nothing was done.
+func (d *doubt) about(err error) error {
+	if err == nil || d.err == nil {
+		return err
+	}
 	switch fault.KindOf(err) {
-	case fault.Unavailable, fault.Timeout, fault.Canceled, fault.Unknown:
-		if err != nil && doubt != nil {
-			return doubt
-		}
+	case fault.Unavailable, fault.Canceled, fault.Timeout, fault.Unauthenticated, fault.Denied:
+		return fault.New(fault.CodeWriteUnknown, "a leader got the request and did not answer: %v; since then: %w", d.err, err)
 	}
 	return err
 }
@@ -256,7 +276,7 @@ func (f *Forwarder) leader() (hub, address string) {
 
 // ask makes the call on the leader, and gives it up when another hub leads: one
 // that was stopped or cut off would not say so.
-func (f *Forwarder) ask(ctx context.Context, address, hub, method string, req, reply proto.Message) (seq uint64, err error) {
+func (f *Forwarder) ask(ctx context.Context, address, hub, method string, req, reply proto.Message) (seq uint64, begun bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -277,10 +297,11 @@ func (f *Forwarder) ask(ctx context.Context, address, hub, method string, req, r
 	return f.invoke(ctx, address, hub, method, req, reply)
 }
 
-func (f *Forwarder) invoke(ctx context.Context, address, hub, method string, req, reply proto.Message) (seq uint64, err error) {
+// invoke makes the call; begun tells whether any of it may have been sent.
+func (f *Forwarder) invoke(ctx context.Context, address, hub, method string, req, reply proto.Message) (seq uint64, begun bool, err error) {
 	conn, err := f.opt.Peers.Conn(peers.Peer{Hub: hub, Address: address})
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	out := metadata.Pairs(markHeader, "1", originHeader, access.Address(ctx))
 	if agent := metadata.ValueFromIncomingContext(ctx, "user-agent"); len(agent) > 0 {
@@ -290,11 +311,12 @@ func (f *Forwarder) invoke(ctx context.Context, address, hub, method string, req
 		out.Set(certHeader, string(cert.Raw))
 	}
 	var trailer metadata.MD
-	if err := conn.Invoke(metadata.NewOutgoingContext(ctx, out), method, req, reply, grpc.Trailer(&trailer)); err != nil {
-		return 0, err
+	var to peer.Peer // known once there is a connection to send on
+	if err := conn.Invoke(metadata.NewOutgoingContext(ctx, out), method, req, reply, grpc.Trailer(&trailer), grpc.Peer(&to)); err != nil {
+		return 0, to.Addr != nil, err
 	}
 	seq, _ = strconv.ParseUint(first(trailer.Get(seqTrailer)), 10, 64)
-	return seq, nil
+	return seq, true, nil
 }
 
 // await waits until this hub has read the log up to seq, for a while.

@@ -1,0 +1,149 @@
+package forward_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/forward"
+	"github.com/meshkit/meshkit/pkg/hub/hubtest"
+	"github.com/meshkit/meshkit/pkg/hub/peers"
+	"github.com/meshkit/meshkit/pkg/hub/replica"
+	"github.com/meshkit/meshkit/pkg/identity"
+	"github.com/meshkit/meshkit/pkg/mtls"
+	"github.com/meshkit/meshkit/pkg/state"
+	"github.com/meshkit/meshkit/pkg/store"
+	"github.com/meshkit/meshkit/pkg/wire"
+)
+
+// dying is a leader that is gone for good as soon as it gets a request, or before.
+type dying struct {
+	adminv1.UnimplementedResourceServiceServer
+	server *grpc.Server
+	got    chan struct{}
+}
+
+func (d *dying) Apply(ctx context.Context, _ *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
+	close(d.got)
+	go d.server.Stop() // takes the connection before there is an answer
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// follower runs what a hub needs to forward to a leader, which it gives too.
+func follower(t *testing.T) (*forward.Forwarder, *dying) {
+	t.Helper()
+	d := hubtest.NewDomain(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leader := &dying{got: make(chan struct{})}
+	config := mtls.ServerConfig(d.Source(t, identity.Hub, "leader"), mtls.ServerOptions{})
+	leader.server = grpc.NewServer(append(wire.ServerOptions(wire.ServerConfig{}), grpc.Creds(credentials.NewTLS(config)))...)
+	adminv1.RegisterResourceServiceServer(leader.server, leader)
+	go leader.server.Serve(l) // ends with Stop
+	t.Cleanup(leader.server.Stop)
+
+	holder := store.Holder{Name: "leader", Address: l.Addr().String()}
+	open := func(ctx context.Context) (*store.Log, error) {
+		return store.Open(ctx, d.Store.Driver(), store.Options{})
+	}
+	log, err := open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	tenure, err := log.Campaign(t.Context(), holder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload, err := proto.Marshal(&logv1.TermStarted{Hub: holder.Name, Address: holder.Address})
+	if err == nil {
+		_, err = tenure.Submit(t.Context(), func(store.Position) (store.Draft, error) {
+			return store.Draft{Kind: state.KindTermStarted, Time: time.Now(), Payload: payload}, nil
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	r := replica.New(replica.Options{Open: open, Domain: hubtest.Name, Holder: store.Holder{Name: "follower"}, Author: "spiffe://" + hubtest.Name + "/hub/follower"})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	<-r.Ready()
+	listed := func(string) bool { return true }
+	set := peers.New(peers.Options{
+		Domain: hubtest.Name, Hub: "follower", TLS: d.Source(t, identity.Hub, "follower"), Listed: listed, MessageBytes: 1 << 20,
+		State: func() *state.State { return r.Current().State },
+	})
+	t.Cleanup(set.Close)
+	return forward.New(forward.Options{
+		Domain: hubtest.Name, Hub: "follower", Replica: r, Peers: set, Listed: listed, Logger: slog.New(slog.DiscardHandler),
+	}), leader
+}
+
+func send(t *testing.T, f *forward.Forwarder) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	_, err := f.Send(ctx, &adminv1.ApplyRequest{RequestId: "one"}, &grpc.UnaryServerInfo{FullMethod: adminv1.ResourceService_Apply_FullMethodName},
+		func(context.Context, any) (any, error) {
+			t.Error("a hub that does not lead does the write itself")
+			return nil, nil
+		})
+	return err
+}
+
+// A leader that got a write and died may have done it. That nobody can be reached
+// since does not say that nothing was done.
+func TestAWriteThatALeaderGotAndDidNotAnswerIsOfUnknownOutcome(t *testing.T) {
+	f, leader := follower(t)
+	err := send(t, f)
+	select {
+	case <-leader.got:
+	default:
+		t.Fatal("the leader got no request")
+	}
+	if fault.KindOf(err) != fault.Unknown {
+		t.Errorf("kind %v: %v", fault.KindOf(err), err)
+	}
+}
+
+// A leader that is not there got nothing: whoever is told may do something else.
+func TestAWriteThatReachedNobodyWasNotDone(t *testing.T) {
+	f, leader := follower(t)
+	leader.server.Stop()
+	if err := send(t, f); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("kind %v: %v", fault.KindOf(err), err)
+	}
+}
+
+// A hub that has not read the keyset yet does not know who may forward: it is not
+// the caller's fault.
+func TestAHubThatStartsRefusesNoForwarderForGood(t *testing.T) {
+	f := forward.New(forward.Options{
+		Domain: hubtest.Name, Hub: "leader", Listed: func(string) bool { return false }, Ready: func() <-chan struct{} { return make(chan struct{}) },
+	})
+	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("meshkit-forwarded", "1"))
+	_, err := f.Accept(ctx, &adminv1.ApplyRequest{}, &grpc.UnaryServerInfo{FullMethod: adminv1.ResourceService_Apply_FullMethodName},
+		func(context.Context, any) (any, error) {
+			t.Error("it is believed")
+			return nil, nil
+		})
+	if fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("kind %v: %v", fault.KindOf(err), err)
+	}
+}
