@@ -7,34 +7,28 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"time"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	"github.com/meshkit/meshkit/pkg/client"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/wire"
 	"github.com/meshkit/meshkit/test/chaos/check"
+	"github.com/meshkit/meshkit/test/harness"
 )
 
 const (
 	ringWriters = 5
-	ringReaders = 3
 	keys        = 12
 	// writeEvery and readEvery pace one client.
 	writeEvery = 200 * time.Millisecond
 	readEvery  = 150 * time.Millisecond
 )
 
-// reading is how readers read, and what is promised of it: every hub answers from
-// what it has read of the log, which may be behind.
-var reading = struct {
-	get          func(context.Context, *client.Client, *adminv1.Key) (*adminv1.Resource, error)
-	linearizable bool
-}{
-	get: func(ctx context.Context, c *client.Client, k *adminv1.Key) (*adminv1.Resource, error) {
-		return c.Get(ctx, k)
-	},
-}
+// reading is how each reader reads.
+var reading = []wire.Consistency{wire.ConsistencyLinearizable, wire.ConsistencyLinearizable, wire.ConsistencyDefault, wire.ConsistencyStale}
 
 // recorder keeps what clients did.
 type recorder struct {
@@ -91,31 +85,37 @@ func valueOf(content []byte) string {
 
 func keyName(n int) string { return fmt.Sprintf("key-%02d", n) }
 
-func keyOf(name string) *adminv1.Key {
-	return &adminv1.Key{Kind: "Cluster", Namespace: "default", Name: name}
-}
-
 // work has clients write and read through random hubs until ctx ends; wait waits for
 // their last answers.
 func (r *ring) work(ctx context.Context) (rec *recorder, wait func()) {
 	rec = &recorder{began: r.began, errs: make(map[string]int)}
 	var wg sync.WaitGroup
-	for n := range ringWriters + ringReaders {
+	for n := range ringWriters + len(reading) {
+		every, consistency := writeEvery, wire.ConsistencyDefault
+		if n >= ringWriters {
+			every, consistency = readEvery, reading[n-ringWriters]
+		}
+		var stale bool // the hub said so of the last answer
 		var hubs []*client.Client
 		for _, h := range r.hubs {
-			hubs = append(hubs, h.hub.Client())
+			hubs = append(hubs, r.dial(h.hub, consistency, func(string) { stale = true }))
 		}
 		rng := rand.New(rand.NewPCG(*seed, 100+uint64(n)))
-		every, op := writeEvery, rec.write
-		if n >= ringWriters {
-			every, op = readEvery, rec.read
-		}
 		wg.Go(func() {
 			pace := time.NewTicker(every)
 			defer pace.Stop()
 			for i := 0; ctx.Err() == nil; i++ {
 				h := rng.IntN(len(hubs))
-				op(check.Op{Client: n, Hub: r.hubs[h].name, Key: keyName(rng.IntN(keys))}, hubs[h], rng, i)
+				o := check.Op{Client: n, Hub: r.hubs[h].name, Key: keyName(rng.IntN(keys))}
+				var err error
+				if n < ringWriters {
+					o, err = rec.write(o, hubs[h], rng, i)
+				} else {
+					stale = false
+					o, err = rec.read(o, hubs[h])
+					o.Linearizable = consistency != wire.ConsistencyStale && !stale
+				}
+				rec.add(o, err)
 				select {
 				case <-pace.C:
 				case <-ctx.Done():
@@ -126,8 +126,24 @@ func (r *ring) work(ctx context.Context) (rec *recorder, wait func()) {
 	return rec, wg.Wait
 }
 
+// dial makes a client of a hub whose reads are as new as asked for; it is told when
+// an answer may be old all the same.
+func (r *ring) dial(h *harness.Hub, consistency wire.Consistency, onStale func(string)) *client.Client {
+	r.Helper()
+	file := func(name string) string { return filepath.Join(h.Admin, name) }
+	c, err := client.Dial(client.Config{
+		Hub: h.Address, CAFile: file("ca.pem"), CertFile: file("admin.pem"), KeyFile: file("admin.key"),
+		Consistency: consistency, OnStale: onStale,
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
 // write writes once; what comes of it is for the record. Some clients are impatient.
-func (r *recorder) write(o check.Op, c *client.Client, rng *rand.Rand, i int) {
+func (r *recorder) write(o check.Op, c *client.Client, rng *rand.Rand, i int) (check.Op, error) {
 	o.Write, o.Value = true, fmt.Sprintf("%d-%d", o.Client, i)
 	o.RequestID = "chaos-" + o.Value
 	ctx, cancel := context.WithTimeout(context.Background(), []time.Duration{time.Second, 8 * time.Second, 20 * time.Second}[rng.IntN(3)])
@@ -146,16 +162,15 @@ func (r *recorder) write(o check.Op, c *client.Client, rng *rand.Rand, i int) {
 			o.Before = valueOf(d.GetBefore())
 		}
 	}
-	r.add(o, err)
+	return o, err
 }
 
 // read reads once.
-func (r *recorder) read(o check.Op, c *client.Client, _ *rand.Rand, _ int) {
+func (r *recorder) read(o check.Op, c *client.Client) (check.Op, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
-	o.Linearizable = reading.linearizable
 	o.Call = time.Since(r.began)
-	got, err := reading.get(ctx, c, keyOf(o.Key))
+	got, err := c.Get(ctx, &adminv1.Key{Kind: "Cluster", Namespace: "default", Name: o.Key})
 	o.Return = time.Since(r.began)
 	switch {
 	case err == nil, fault.KindOf(err) == fault.NotFound:
@@ -163,5 +178,5 @@ func (r *recorder) read(o check.Op, c *client.Client, _ *rand.Rand, _ int) {
 	default:
 		o.Outcome = check.Unknown
 	}
-	r.add(o, err)
+	return o, err
 }

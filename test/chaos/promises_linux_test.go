@@ -236,9 +236,12 @@ func (r *recorder) summary(t *testing.T, log []check.Entry, losses []time.Durati
 	counts := make(map[string]int)
 	var acked []check.Op
 	for _, o := range r.ops {
-		what := "reads"
-		if o.Write {
+		what := "reads that may be old"
+		switch {
+		case o.Write:
 			what = "writes"
+		case o.Linearizable:
+			what = "linearizable reads"
 		}
 		counts[what+" "+[]string{"of unknown outcome", "done", "refused"}[o.Outcome]]++
 		if o.Write && o.Outcome == check.Done {
