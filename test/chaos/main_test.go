@@ -26,7 +26,7 @@ var (
 	duration = flag.Duration("for", 20*time.Second, "how long a single hub and its agents are killed")
 	faults   = flag.Int("faults", 25, "how many faults a ring suffers, at least")
 	writes   = flag.Int("writes", 250, "how many writes a ring acknowledges under faults, at least")
-	agents   = flag.Int("agents", 500, "how many agents return to a hub that was restarted")
+	agents   = flag.Int("agents", 150, "how many agents return to a hub that was restarted")
 )
 
 func TestMain(m *testing.M) {

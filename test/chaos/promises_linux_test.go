@@ -3,15 +3,11 @@
 package chaos
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -166,7 +162,7 @@ func (r *ring) log() []check.Entry {
 // checkAgents holds what every agent activated against the order of versions.
 func (r *ring) checkAgents() {
 	r.Helper()
-	activations := r.fleetActivations()
+	activations := fleetActivations(r.T, r.c, r.fleet.logs...)
 	nodes := make(map[string]int)
 	for _, a := range activations {
 		nodes[a.Node]++
@@ -175,7 +171,6 @@ func (r *ring) checkAgents() {
 		r.Errorf("%d agents of the fleet logged what they activated, of %d", len(nodes), fleetSize)
 	}
 	for _, a := range r.agents {
-		// A hook says nothing of starts, so the same version again is no matter.
 		single := hookActivations(r.T, a)
 		r.Logf("%s activated %d versions", a.Node, len(single))
 		activations = append(activations, single...)
@@ -184,50 +179,6 @@ func (r *ring) checkAgents() {
 		r.Error(p)
 	}
 	r.Logf("%d activations by %d agents", len(activations), len(nodes)+len(r.agents))
-}
-
-// fleetActivations reads the logs of a fleet's processes, one after the other. One
-// that was killed may end in the middle of a line.
-func (r *ring) fleetActivations() []check.Activation {
-	r.Helper()
-	var out []check.Activation
-	for start, name := range r.fleet.logs {
-		for line := range strings.Lines(r.c.Log(name)) {
-			var l struct {
-				Msg, Node      string
-				Version, Epoch uint64
-				Back           bool
-			}
-			if json.Unmarshal([]byte(line), &l) != nil || l.Msg != "activated" {
-				continue
-			}
-			if l.Back {
-				r.Errorf("%s took a version back: %s", l.Node, line)
-			}
-			out = append(out, check.Activation{Node: l.Node, Epoch: l.Epoch, Version: l.Version, Start: start})
-		}
-	}
-	return out
-}
-
-// hookActivations reads what an agent's hook wrote.
-func hookActivations(t *testing.T, a *harness.Agent) []check.Activation {
-	t.Helper()
-	f, err := os.Open(a.ActivationsPath())
-	if err != nil {
-		t.Errorf("%s: %v", a.Node, err)
-		return nil
-	}
-	defer f.Close()
-	var out []check.Activation
-	for s := bufio.NewScanner(f); s.Scan(); {
-		next := check.Activation{Node: a.Node, Start: len(out)}
-		if _, err := fmt.Sscan(s.Text(), &next.Epoch, &next.Version); err != nil {
-			t.Errorf("%s: activation record %q: %v", a.Node, s.Text(), err)
-		}
-		out = append(out, next)
-	}
-	return out
 }
 
 // summary tells what the clients saw.

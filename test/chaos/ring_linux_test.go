@@ -4,7 +4,6 @@ package chaos
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -124,41 +123,10 @@ func (r *ring) startHubs() {
 	}
 }
 
-func appendTo(t *testing.T, path, text string) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
-	if err == nil {
-		_, err = f.WriteString(text)
-		err = errors.Join(err, f.Close())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// noCrashLoops keeps an agent from going back on purpose: kills come from outside
-// and say nothing about the configuration.
-const noCrashLoops = "probation:\n  maxRestarts: 0\n"
-
 func (r *ring) startAgents() {
 	r.Helper()
 	nodes := r.c.Via(r.net.in(nodesHost)...)
-	token, pin := r.c.Token("--uses", fmt.Sprint(fleetSize))
-	fleet := []string{"fleet", "--hub", r.hubs[0].hub.Address, "--ca-pin", pin, "--count", fmt.Sprint(fleetSize),
-		"--data", r.c.Path("fleet"), "--log-level", "info", "--log-format", "json"}
-	// A first run joins the agents, whose configurations are changed after that.
-	joining, err := nodes.TryStart("joining", "meshagent", append(fleet, "--token", token)...)
-	if err != nil {
-		r.Fatal(err)
-	}
-	joining.Stop()
-	configs, err := filepath.Glob(r.c.Path("fleet", "agents", "*", "meshagent.yaml"))
-	if err != nil || len(configs) != fleetSize {
-		r.Fatalf("%d agents joined: %v", len(configs), err)
-	}
-	for _, path := range configs {
-		appendTo(r.T, path, noCrashLoops)
-	}
+	fleet := joinFleet(r.T, nodes, r.hubs[0].hub, fleetSize)
 	r.fleet = &member{name: "fleet", start: func(log string) (*harness.Process, error) { return nodes.TryStart(log, "meshagent", fleet...) }}
 	r.mustStart(r.fleet)
 	for i := range singles {

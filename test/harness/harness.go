@@ -114,6 +114,8 @@ type Cluster struct {
 	env []string
 	// via comes before the programs that are run: see Via.
 	via []string
+	// patience bounds the wait for a program to be ready: see Patient.
+	patience time.Duration
 }
 
 // New makes an empty cluster.
@@ -135,7 +137,7 @@ func New(tb TB) *Cluster {
 		}
 		_ = os.RemoveAll(dir)
 	})
-	c := &Cluster{tb: tb, Dir: dir, bin: bin}
+	c := &Cluster{tb: tb, Dir: dir, bin: bin, patience: Patience}
 	c.env = append(os.Environ(),
 		"HOME="+dir, "XDG_CONFIG_HOME="+filepath.Join(dir, "xdg"),
 		"MESHKIT_CONFIG="+filepath.Join(dir, "context.yaml"), "NO_COLOR=1")
@@ -250,7 +252,7 @@ func (c *Cluster) TryStart(name, program string, args ...string) (*Process, erro
 		close(p.done)
 	}()
 	c.tb.Cleanup(p.Kill)
-	if err := p.awaitReady(ready); err != nil {
+	if err := p.awaitReady(ready, c.patience); err != nil {
 		p.Kill()
 		out, _ := os.ReadFile(c.Path(name + ".log"))
 		return nil, fmt.Errorf("%s: %w\n%s", name, err, tail(out, 4000))
@@ -258,8 +260,8 @@ func (c *Cluster) TryStart(name, program string, args ...string) (*Process, erro
 	return p, nil
 }
 
-func (p *Process) awaitReady(path string) error {
-	return Poll(Patience, func() (bool, error) {
+func (p *Process) awaitReady(path string, patience time.Duration) error {
+	return Poll(patience, func() (bool, error) {
 		select {
 		case <-p.done:
 			return false, fmt.Errorf("ended before it was ready: %v", p.cmd.ProcessState)

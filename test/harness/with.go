@@ -1,6 +1,9 @@
 package harness
 
-import "os"
+import (
+	"os"
+	"time"
+)
 
 // With gives the same cluster to another test: what it reports goes to tb, and
 // what it starts ends with tb.
@@ -15,6 +18,14 @@ func (c *Cluster) With(tb TB) *Cluster {
 func (c *Cluster) Via(command ...string) *Cluster {
 	d := *c
 	d.via = command
+	return &d
+}
+
+// Patient gives the same cluster with another bound on how long a program may take
+// to be ready.
+func (c *Cluster) Patient(patience time.Duration) *Cluster {
+	d := *c
+	d.patience = patience
 	return &d
 }
 
