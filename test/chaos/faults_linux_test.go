@@ -46,6 +46,7 @@ const shortest, longest = 100 * time.Millisecond, 2500 * time.Millisecond
 // schedule is a run of faults: what happened, for the report.
 type schedule struct {
 	r     *ring
+	rec   *recorder
 	count atomic.Int64
 
 	mu     sync.Mutex // guards both below
@@ -92,7 +93,7 @@ func (s *schedule) one(ctx context.Context, l lane, rng *rand.Rand) {
 		s.mu.Lock()
 		s.byName[f.name]++
 		s.mu.Unlock()
-		s.r.Logf("%8.3fs %s: %s, for %v", at.Seconds(), f.name, what, lasts.Round(time.Millisecond))
+		s.r.Logf("%8.3fs, %d writes done: %s: %s, for %v", at.Seconds(), s.rec.acknowledged(), f.name, what, lasts.Round(time.Millisecond))
 		pause(ctx, lasts)
 	} else if !errors.Is(err, errNobody) {
 		s.r.Errorf("%s: %v", f.name, err)

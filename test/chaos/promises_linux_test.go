@@ -40,7 +40,7 @@ func TestARingKeepsItsPromisesUnderFaults(t *testing.T) {
 	defer stop()
 	rec, wait := r.work(ctx)
 	defer wait()
-	s := &schedule{r: r, byName: make(map[string]int)}
+	s := &schedule{r: r, rec: rec, byName: make(map[string]int)}
 	go func() {
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
