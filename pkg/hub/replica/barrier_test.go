@@ -31,11 +31,13 @@ func TestABarrierWaitsForWhatAnotherHubCommitted(t *testing.T) {
 	propose()
 	late := make(chan struct{})     // closed: the follower is told of new entries
 	asked := make(chan struct{}, 1) // the end of the log was read
+	waits := make(chan struct{}, 1) // the follower has read all that there is
 	var broken atomic.Bool
 	opt := options(server, func(d store.Driver) store.Driver {
 		return &storetest.Faults{
 			Driver: d,
 			OnWait: func(ctx context.Context, _ uint64, next func() error) error {
+				notify(waits)
 				select {
 				case <-late:
 					return next()
@@ -57,6 +59,7 @@ func TestABarrierWaitsForWhatAnotherHubCommitted(t *testing.T) {
 	})
 	opt.Holder.Name = "follower"
 	follower := start(t, opt)
+	within(t, waits, "the follower does not wait for new entries")
 	if err := follower.Barrier(t.Context()); err != nil {
 		t.Fatalf("barrier with nothing new: %v", err)
 	}
