@@ -10,7 +10,7 @@ import (
 // MK1xxx log and store, MK2xxx resources and validation, MK3xxx trust and
 // identity, MK4xxx distribution, MK5xxx agent, MK6xxx hub and admin API, MK7xxx
 // command line, MK9xxx the product as a whole.
-var registry = index(storeCodes, resourceCodes, graphCodes, trustCodes, distributionCodes, agentCodes, hubCodes, cliCodes, commonCodes)
+var registry = index(storeCodes, resourceCodes, graphCodes, trustCodes, distributionCodes, agentCodes, hubCodes, backupCodes, cliCodes, commonCodes)
 
 func index(tables ...[]Entry) map[Code]Entry {
 	m := make(map[Code]Entry)

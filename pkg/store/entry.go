@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -97,17 +98,35 @@ func decodeRecord(r Record) (Entry, error) {
 	if !bytes.Equal(hash[:], r.Data[2:recordHeader]) {
 		return Entry{}, fault.New(fault.CodeCorrupt, "log entry %d does not have the hash that was stored with it", r.Seq)
 	}
-	e := new(logv1.Entry)
-	if err := proto.Unmarshal(raw, e); err != nil {
-		return Entry{}, fault.New(fault.CodeCorrupt, "log entry %d is not a log entry: %w", r.Seq, err)
+	e, err := ParseEntry(raw)
+	if err != nil {
+		return Entry{}, fmt.Errorf("log entry %d: %w", r.Seq, err)
 	}
 	if e.Seq != r.Seq || e.Term != r.Term {
 		return Entry{}, fault.New(fault.CodeChainBroken, "log entry %d of term %d was stored at position %d of term %d", e.Seq, e.Term, r.Seq, r.Term)
 	}
-	if len(e.PreviousHash) != sha256.Size {
-		return Entry{}, fault.New(fault.CodeChainBroken, "log entry %d names no entry before it", r.Seq)
+	return e, nil
+}
+
+// ParseEntry reads the raw bytes of an entry, as Entry.Raw has them, and keeps them.
+// Any bytes are safe; CodeCorrupt or CodeChainBroken if they are not an entry.
+func ParseEntry(raw []byte) (Entry, error) {
+	e := new(logv1.Entry)
+	if err := proto.Unmarshal(raw, e); err != nil {
+		return Entry{}, fault.New(fault.CodeCorrupt, "it is not a log entry: %w", err)
 	}
-	return Entry{Entry: e, Hash: hash, Raw: raw}, nil
+	if len(e.PreviousHash) != sha256.Size {
+		return Entry{}, fault.New(fault.CodeChainBroken, "entry %d names no entry before it", e.Seq)
+	}
+	return Entry{Entry: e, Hash: sha256.Sum256(raw), Raw: raw}, nil
+}
+
+// recordOf makes the record of an entry from its raw bytes.
+func recordOf(e Entry) Record {
+	data := make([]byte, 0, recordHeader+len(e.Raw))
+	data = append(data, recordVersion, ^byte(recordVersion))
+	data = append(append(data, e.Hash[:]...), e.Raw...)
+	return Record{Position: Position{Seq: e.Seq, Term: e.Term}, Data: data}
 }
 
 // head is where the log ends after e.

@@ -43,7 +43,9 @@ type Server struct {
 	blobs   map[string][]byte
 	holder  store.Holder
 	term    uint64
-	lease   *lease    // nil when released
+	lease   *lease // nil when released
+	// filling is the restore that is under way; nil when there is none.
+	filling *filling
 	until   time.Time // the lease's end, if it has a TTL
 	// changed is closed and replaced when any of the above changes.
 	changed chan struct{}
@@ -144,6 +146,9 @@ func (d *driver) Append(ctx context.Context, b store.Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle()
+	if s.filling != nil {
+		return store.Unfinished("append")
+	}
 	if s.lease == nil || s.lease.d != d || s.term != b.Term {
 		return fault.New(fault.CodeLeaseLost, "append: the lease of term %d is over", b.Term)
 	}
@@ -172,6 +177,9 @@ func (d *driver) Read(ctx context.Context, after uint64, limit int) (store.Page,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle()
+	if s.filling != nil {
+		return store.Page{}, store.Unfinished("read log")
+	}
 	p := store.Page{Trimmed: s.trimmed, Head: s.head, Holder: s.holder, Term: s.term, Held: s.lease != nil}
 	if limit <= 0 || after < s.trimmed || after >= s.head.Seq {
 		return p, nil
@@ -195,9 +203,11 @@ func (d *driver) Wait(ctx context.Context, after uint64) error {
 			return err
 		}
 		d.s.mu.Lock()
-		head, changed := d.s.head.Seq, d.s.changed
+		head, changed, filling := d.s.head.Seq, d.s.changed, d.s.filling
 		d.s.mu.Unlock()
 		switch {
+		case filling != nil:
+			return store.Unfinished("wait for log")
 		case head > after:
 			return nil
 		case head < after:
@@ -237,17 +247,24 @@ func (d *driver) Campaign(ctx context.Context, holder store.Holder) (store.Lease
 		if l != nil {
 			return l, nil
 		}
+		if changed == nil {
+			return nil, store.Unfinished("campaign")
+		}
 		if err := d.block(ctx, "campaign", changed, wait); err != nil {
 			return nil, err
 		}
 	}
 }
 
+// try takes the lease, or gives what to wait for; nothing of both during a restore.
 func (d *driver) try(holder store.Holder) (*lease, <-chan struct{}, time.Duration) {
 	s := d.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle()
+	if s.filling != nil {
+		return nil, nil, 0
+	}
 	if s.lease != nil {
 		return nil, s.changed, max(time.Until(s.until), 0)
 	}

@@ -63,6 +63,7 @@ func allCases() []testCase {
 	all = append(all, logCases()...)
 	all = append(all, failureCases()...)
 	all = append(all, snapshotCases()...)
+	all = append(all, restoreCases()...)
 	return append(all, testCase{name: "Linearizable", run: linearizable})
 }
 

@@ -27,6 +27,9 @@ type state struct {
 	Term    uint64 `json:"term"`
 	Holder  string `json:"holder"`
 	Address string `json:"address"`
+	// Filling is the number of the restore that is under way, or did not get to its
+	// end; 0 if there is none. Then the entries are not a log.
+	Filling uint64 `json:"filling,omitempty"`
 }
 
 func (s state) put(b *bbolt.Bucket) error {
@@ -61,7 +64,7 @@ func (f *File) consistent(tx *bbolt.Tx, bucket []byte) (state, error) {
 	c := entries.Cursor()
 	first, _ := c.First()
 	last, _ := c.Last()
-	if s.Head == 0 && first == nil {
+	if s.Head == 0 && (first == nil || s.Filling > 0) {
 		return s, nil
 	}
 	if !bytes.Equal(first, seqKey(s.Trimmed+1)) || !bytes.Equal(last, seqKey(s.Head)) {
@@ -156,6 +159,9 @@ func (r *driver) Append(ctx context.Context, b store.Batch) error {
 		if err != nil {
 			return err
 		}
+		if s.Filling > 0 {
+			return store.Unfinished("append to log")
+		}
 		// The term in the file and the lease in memory change only in and after a
 		// transaction of their own, so both hold until this one is committed.
 		if s.Term != b.Term || !r.holds(b.Term) {
@@ -220,6 +226,9 @@ func (r *driver) Read(ctx context.Context, after uint64, limit int) (store.Page,
 	d.mu.Lock()
 	s, held := d.state, d.lease != nil && d.lease.term > 0
 	d.mu.Unlock()
+	if s.Filling > 0 {
+		return store.Page{}, store.Unfinished("read log")
+	}
 	p := store.Page{
 		Trimmed: s.Trimmed, Head: store.Position{Seq: s.Head, Term: s.HeadTerm},
 		Holder: store.Holder{Name: s.Holder, Address: s.Address}, Term: s.Term, Held: held,
@@ -270,9 +279,11 @@ func (r *driver) Wait(ctx context.Context, after uint64) error {
 			return err
 		}
 		r.d.mu.Lock()
-		head, changed := r.d.state.Head, r.d.changed
+		head, filling, changed := r.d.state.Head, r.d.state.Filling, r.d.changed
 		r.d.mu.Unlock()
 		switch {
+		case filling > 0:
+			return store.Unfinished("wait for log")
 		case head > after:
 			return nil
 		case head < after:
@@ -337,6 +348,9 @@ func (r *driver) begin(l *lease, holder store.Holder) error {
 		bucket, _, s, err := d.file.domainIn(tx, d.bucket)
 		if err != nil {
 			return err
+		}
+		if s.Filling > 0 {
+			return store.Unfinished("campaign")
 		}
 		s.Term = max(s.Term, s.HeadTerm, holder.Above) + 1
 		s.Holder, s.Address = holder.Name, holder.Address

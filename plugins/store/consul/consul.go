@@ -11,6 +11,8 @@
 //	log/<seq>                 one entry: term, and its bytes or the name of its chunks
 //	chunk/<seq>/<sha256>/<n>  a part of an entry beyond inlineBytes
 //	blob/<key>                parts of snapshots
+//	filling                   there while a backup is restored; without head, what lies
+//	                          beside it is then not a log
 //
 // where <seq> and <n> are decimal with leading zeros. Every write to head is a
 // compare-and-set in a transaction that first checks that the leader key is

@@ -73,6 +73,7 @@ func (d *Driver) decodeHead(kv *api.KVPair) (versioned, error) {
 }
 
 func (d *Driver) headKey() string               { return d.root + "head" }
+func (d *Driver) fillingKey() string            { return d.root + "filling" }
 func (d *Driver) leaderKey() string             { return d.root + "leader" }
 func (d *Driver) entryKey(seq uint64) string    { return fmt.Sprintf("%slog/%020d", d.root, seq) }
 func (d *Driver) chunkPrefix(seq uint64) string { return fmt.Sprintf("%schunk/%020d/", d.root, seq) }

@@ -182,10 +182,13 @@ func (d *Driver) state(ctx context.Context, doing string) (leader *api.KVPair, a
 	return leader, at, err
 }
 
+// readOps is how many keys each read has besides entries.
+const readOps = 3
+
 // readAt reads the lock, the head and some entries in one transaction. Entries
-// that do not exist are nil.
+// that do not exist are nil. CodeRestoreUnfinished: the log is being filled.
 func (d *Driver) readAt(ctx context.Context, seqs []uint64) (leader *api.KVPair, at versioned, entries []*api.KVPair, err error) {
-	ops := []*api.TxnOp{kv(api.KVGetOrEmpty, d.leaderKey()), kv(api.KVGetOrEmpty, d.headKey())}
+	ops := []*api.TxnOp{kv(api.KVGetOrEmpty, d.leaderKey()), kv(api.KVGetOrEmpty, d.headKey()), kv(api.KVGetOrEmpty, d.fillingKey())}
 	for _, seq := range seqs {
 		ops = append(ops, kv(api.KVGetOrEmpty, d.entryKey(seq)))
 	}
@@ -211,7 +214,10 @@ func (d *Driver) readAt(ctx context.Context, seqs []uint64) (leader *api.KVPair,
 	if at, err = d.decodeHead(present(resp.Results[1])); err != nil {
 		return nil, at, nil, err
 	}
-	for _, r := range resp.Results[2:] {
+	if at.Seq == 0 && present(resp.Results[2]) != nil {
+		return nil, at, nil, store.Unfinished("read log")
+	}
+	for _, r := range resp.Results[readOps:] {
 		entries = append(entries, present(r))
 	}
 	return leader, at, entries, nil
@@ -226,7 +232,7 @@ func (d *Driver) Read(ctx context.Context, after uint64, limit int) (store.Page,
 	}
 	defer cancel()
 	var seqs []uint64
-	for i := range uint64(min(max(limit, 0), txnOps-2)) {
+	for i := range uint64(min(max(limit, 0), txnOps-readOps)) {
 		if seq := after + 1 + i; seq > after {
 			seqs = append(seqs, seq)
 		}
@@ -271,7 +277,7 @@ func (d *Driver) Read(ctx context.Context, after uint64, limit int) (store.Page,
 
 // reading classifies an error of a read.
 func (d *Driver) reading(ctx context.Context, doing string, err error) error {
-	if code := fault.CodeOf(err); code == fault.CodeCorrupt || code == fault.CodeStoreUnavailable {
+	if code := fault.CodeOf(err); code == fault.CodeCorrupt || code == fault.CodeStoreUnavailable || code == fault.CodeRestoreUnfinished {
 		return err
 	}
 	return d.failure(ctx, doing, false, err)
