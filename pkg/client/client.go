@@ -43,6 +43,7 @@ type Client struct {
 	resources adminv1.ResourceServiceClient
 	fleet     adminv1.FleetServiceClient
 	trust     adminv1.TrustServiceClient
+	store     adminv1.StoreServiceClient
 	ring      adminv1.RingServiceClient
 	domains   adminv1.DomainServiceClient
 	identity  identityv1.IdentityServiceClient
@@ -60,6 +61,7 @@ func New(hub string, conn grpc.ClientConnInterface) *Client {
 		trust:     adminv1.NewTrustServiceClient(conn),
 		ring:      adminv1.NewRingServiceClient(conn),
 		domains:   adminv1.NewDomainServiceClient(conn),
+		store:     adminv1.NewStoreServiceClient(conn),
 		identity:  identityv1.NewIdentityServiceClient(conn),
 	}
 }

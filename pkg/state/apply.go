@@ -115,6 +115,8 @@ func (st *step) fold() error {
 		return decode(st, st.trustUpdated)
 	case KindLossAccepted:
 		return decode(st, st.lossAccepted)
+	case KindLogRestored:
+		return decode(st, st.logRestored)
 	}
 	st.skipped++
 	st.effect.Skipped = true
@@ -165,6 +167,17 @@ func (st *step) termStarted(m *logv1.TermStarted) error {
 func (st *step) lossAccepted(m *logv1.LossAccepted) error {
 	if m.GetLostSeq() == 0 || m.GetLostTerm() == 0 {
 		return bad(st.entry, "it does not say what was lost")
+	}
+	st.acceptedSeq, st.acceptedTerm = max(st.acceptedSeq, m.GetLostSeq()), max(st.acceptedTerm, m.GetLostTerm())
+	st.effect.Config = true
+	return nil
+}
+
+// logRestored moves the version, as lossAccepted does: the entry's term is above all
+// that nodes have seen.
+func (st *step) logRestored(m *logv1.LogRestored) error {
+	if m.GetKeptSeq() == 0 || m.GetKeptTerm() >= st.entry.GetTerm() {
+		return bad(st.entry, "its term %d is not above that of the backup, %d", st.entry.GetTerm(), m.GetKeptTerm())
 	}
 	st.acceptedSeq, st.acceptedTerm = max(st.acceptedSeq, m.GetLostSeq()), max(st.acceptedTerm, m.GetLostTerm())
 	st.effect.Config = true

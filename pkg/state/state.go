@@ -72,6 +72,7 @@ const (
 	KindCertificateIssued = "CertificateIssued"
 	KindTrustUpdated      = "TrustUpdated"
 	KindLossAccepted      = "LossAccepted"
+	KindLogRestored       = "LogRestored"
 
 	KindLeadershipTransferred = "LeadershipTransferred"
 )

@@ -218,8 +218,11 @@ func (a *Anchors) checkTimes(hub HubKey, issuedAt *timestamppb.Timestamp, now ti
 }
 
 func kindOf(payloadType string) string {
-	if payloadType == FreshnessType {
+	switch payloadType {
+	case FreshnessType:
 		return "freshness statement"
+	case BackupType:
+		return "backup"
 	}
 	return "manifest"
 }

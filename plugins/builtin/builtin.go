@@ -4,6 +4,7 @@
 package builtin
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -34,9 +35,9 @@ type StoreOptions struct {
 	Log    store.Options
 }
 
-var stores = map[string]func(ctx context.Context, domain string, opt StoreOptions) (*store.Log, error){
-	"bolt":   openBolt,
-	"consul": openConsul,
+var stores = map[string]func(domain string, opt StoreOptions) (store.Driver, error){
+	"bolt":   boltStore,
+	"consul": consulStore,
 }
 
 // Stores lists the store drivers by name.
@@ -66,24 +67,51 @@ func StoreDriver(value, dir string) (driver, url string, err error) {
 // OpenLog opens a domain's log in the store that the named driver reaches.
 // Closing the log closes all that was opened for it.
 func OpenLog(ctx context.Context, driver, domain string, opt StoreOptions) (*store.Log, error) {
+	d, err := openDriver(driver, domain, opt)
+	if err != nil {
+		return nil, err
+	}
+	l, err := store.Open(ctx, d, opt.Log)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", cmp.Or(opt.URL, opt.Path), err), d.Close())
+	}
+	return l, nil
+}
+
+// RestoreLog begins to fill a domain's log from a backup, in an empty store that the
+// named driver reaches. Closing it closes all that was opened for it.
+func RestoreLog(ctx context.Context, driver, domain string, opt StoreOptions) (*store.Restoration, error) {
+	d, err := openDriver(driver, domain, opt)
+	if err != nil {
+		return nil, err
+	}
+	r, err := store.BeginRestore(ctx, d, opt.Log)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", cmp.Or(opt.URL, opt.Path), err), d.Close())
+	}
+	return r, nil
+}
+
+func openDriver(driver, domain string, opt StoreOptions) (store.Driver, error) {
 	open, ok := stores[driver]
 	if !ok {
 		return nil, fault.New(fault.CodeConfig, "store driver %q is none of %s", driver, strings.Join(Stores(), ", "))
 	}
-	return open(ctx, domain, opt)
+	return open(domain, opt)
 }
 
 // boltDriver is a driver that owns its file.
 type boltDriver struct {
 	store.Driver
 	store.Blobs
+	store.Restorer
 	file *bolt.File
 }
 
 // Close implements store.Driver.
 func (d boltDriver) Close() error { return errors.Join(d.Driver.Close(), d.file.Close()) }
 
-func openBolt(ctx context.Context, domain string, opt StoreOptions) (*store.Log, error) {
+func boltStore(domain string, opt StoreOptions) (store.Driver, error) {
 	f, err := bolt.Open(opt.Path, bolt.Options{MustExist: !opt.Create})
 	if err != nil {
 		return nil, err
@@ -93,32 +121,20 @@ func openBolt(ctx context.Context, domain string, opt StoreOptions) (*store.Log,
 		return nil, errors.Join(err, f.Close())
 	}
 	blobs, ok := d.(store.Blobs)
-	if !ok {
-		return nil, errors.Join(fault.New(fault.CodeInternal, "the bolt driver keeps no snapshots"), f.Close())
+	restorer, also := d.(store.Restorer)
+	if !ok || !also {
+		return nil, errors.Join(fault.New(fault.CodeInternal, "the bolt driver keeps no snapshots, or cannot be filled"), f.Close())
 	}
-	own := boltDriver{Driver: d, Blobs: blobs, file: f}
-	l, err := store.Open(ctx, own, opt.Log)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", opt.Path, err), own.Close())
-	}
-	return l, nil
+	return boltDriver{Driver: d, Blobs: blobs, Restorer: restorer, file: f}, nil
 }
 
-func openConsul(ctx context.Context, domain string, opt StoreOptions) (*store.Log, error) {
+func consulStore(domain string, opt StoreOptions) (store.Driver, error) {
 	conf, err := consul.ParseURL(opt.URL)
 	if err != nil {
 		return nil, err
 	}
 	conf.Domain = domain
-	d, err := consul.Open(conf)
-	if err != nil {
-		return nil, err
-	}
-	l, err := store.Open(ctx, d, opt.Log)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", opt.URL, err), d.Close())
-	}
-	return l, nil
+	return consul.Open(conf)
 }
 
 // Signer opens the named signer driver on a directory of key files. The

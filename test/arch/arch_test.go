@@ -31,7 +31,7 @@ var layers = []struct {
 	{"L0 foundations", []string{"pkg/fault", "pkg/run", "pkg/backoff", "pkg/durable", "pkg/version"}, false},
 	{"L1 domain", []string{"pkg/identity", "pkg/digest", "pkg/resource", "pkg/expr", "pkg/kind", "pkg/graph", "pkg/route", "pkg/view", "pkg/state"}, true},
 	{"L2 capabilities", []string{"pkg/store", "pkg/sign", "pkg/trust", "pkg/ca", "pkg/mtls", "pkg/observe"}, false},
-	{"L3 protocol", []string{"pkg/wire", "pkg/distribution", "pkg/client", "pkg/bundle", "pkg/omnirelay"}, true},
+	{"L3 protocol", []string{"pkg/wire", "pkg/distribution", "pkg/client", "pkg/bundle", "pkg/omnirelay", "pkg/backup"}, true},
 	{"L4 programs", []string{"pkg/hub", "pkg/agent"}, false},
 	{"edges", []string{"pkg/cli", "tui", "plugins"}, false},
 	{"commands", []string{"cmd"}, true},

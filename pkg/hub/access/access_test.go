@@ -21,7 +21,7 @@ import (
 func TestEveryMethodHasALineAndEveryLineAMethod(t *testing.T) {
 	var all []string
 	for _, d := range []grpc.ServiceDesc{
-		adminv1.ResourceService_ServiceDesc, adminv1.FleetService_ServiceDesc, adminv1.TrustService_ServiceDesc, adminv1.RingService_ServiceDesc, adminv1.DomainService_ServiceDesc,
+		adminv1.ResourceService_ServiceDesc, adminv1.FleetService_ServiceDesc, adminv1.TrustService_ServiceDesc, adminv1.RingService_ServiceDesc, adminv1.DomainService_ServiceDesc, adminv1.StoreService_ServiceDesc,
 		controlv1.ControlService_ServiceDesc, identityv1.IdentityService_ServiceDesc,
 		relay.ControlPlaneWatch_ServiceDesc, mesh.LeadershipControlService_ServiceDesc,
 	} {

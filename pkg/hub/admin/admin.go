@@ -71,6 +71,7 @@ func Register(r grpc.ServiceRegistrar, opt Options) {
 	adminv1.RegisterTrustServiceServer(r, &Trust{base: b})
 	adminv1.RegisterRingServiceServer(r, &Ring{base: b})
 	adminv1.RegisterDomainServiceServer(r, &Domains{base: b})
+	adminv1.RegisterStoreServiceServer(r, &Store{base: b})
 }
 
 // base is what the services share.

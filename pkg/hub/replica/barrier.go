@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/store"
 )
 
 // Barrier waits until this hub has read all that the store had committed when it
@@ -38,4 +39,18 @@ func (r *Replica) Barrier(ctx context.Context) error {
 			return fault.New(fault.CodeReadOnly, "the log has entry %d and this hub has not read it: %w", end, context.Cause(ctx))
 		}
 	}
+}
+
+// Log gives the open log, for reading; CodeReadOnly while there is none.
+func (r *Replica) Log() (*store.Log, error) {
+	r.mu.Lock()
+	l := r.logOpen
+	r.mu.Unlock()
+	if l != nil {
+		return l, nil
+	}
+	if err := r.Health(); err != nil {
+		return nil, err
+	}
+	return nil, fault.New(fault.CodeReadOnly, "the log is not open")
 }

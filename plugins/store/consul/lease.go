@@ -132,7 +132,7 @@ func (d *Driver) Campaign(ctx context.Context, holder store.Holder) (store.Lease
 			return l, nil
 		case ctx.Err() != nil:
 			return nil, d.failure(ctx, doing, false, err)
-		case errors.Is(err, fault.CodeCorrupt):
+		case errors.Is(err, fault.CodeCorrupt), errors.Is(err, fault.CodeRestoreUnfinished):
 			return nil, err
 		}
 		if werr := retry.Wait(ctx); werr != nil {

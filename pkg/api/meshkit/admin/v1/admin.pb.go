@@ -4798,6 +4798,87 @@ func (x *PublishTrustResponse) GetKeysetVersion() uint64 {
 	return 0
 }
 
+type ExportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportRequest) Reset() {
+	*x = ExportRequest{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportRequest) ProtoMessage() {}
+
+func (x *ExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
+func (*ExportRequest) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{67}
+}
+
+type ExportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next bytes of the backup, at most 256 KiB.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportResponse) Reset() {
+	*x = ExportResponse{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportResponse) ProtoMessage() {}
+
+func (x *ExportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
+func (*ExportResponse) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *ExportResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_meshkit_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
@@ -5204,7 +5285,10 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"`\n" +
 	"\x14PublishTrustResponse\x12!\n" +
 	"\froot_version\x18\x01 \x01(\x04R\vrootVersion\x12%\n" +
-	"\x0ekeyset_version\x18\x02 \x01(\x04R\rkeysetVersion2\xe3\x04\n" +
+	"\x0ekeyset_version\x18\x02 \x01(\x04R\rkeysetVersion\"\x0f\n" +
+	"\rExportRequest\"$\n" +
+	"\x0eExportResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xe3\x04\n" +
 	"\x0fResourceService\x12B\n" +
 	"\x03Get\x12\x1c.meshkit.admin.v1.GetRequest\x1a\x1d.meshkit.admin.v1.GetResponse\x12E\n" +
 	"\x04List\x12\x1d.meshkit.admin.v1.ListRequest\x1a\x1e.meshkit.admin.v1.ListResponse\x12J\n" +
@@ -5231,7 +5315,9 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\fRotateHubKey\x12%.meshkit.admin.v1.RotateHubKeyRequest\x1a&.meshkit.admin.v1.RotateHubKeyResponse\x12W\n" +
 	"\n" +
 	"DropHubKey\x12#.meshkit.admin.v1.DropHubKeyRequest\x1a$.meshkit.admin.v1.DropHubKeyResponse\x12]\n" +
-	"\fPublishTrust\x12%.meshkit.admin.v1.PublishTrustRequest\x1a&.meshkit.admin.v1.PublishTrustResponse2\xaa\x02\n" +
+	"\fPublishTrust\x12%.meshkit.admin.v1.PublishTrustRequest\x1a&.meshkit.admin.v1.PublishTrustResponse2]\n" +
+	"\fStoreService\x12M\n" +
+	"\x06Export\x12\x1f.meshkit.admin.v1.ExportRequest\x1a .meshkit.admin.v1.ExportResponse0\x012\xaa\x02\n" +
 	"\vRingService\x12o\n" +
 	"\x12TransferLeadership\x12+.meshkit.admin.v1.TransferLeadershipRequest\x1a,.meshkit.admin.v1.TransferLeadershipResponse\x12W\n" +
 	"\n" +
@@ -5254,7 +5340,7 @@ func file_meshkit_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_meshkit_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_meshkit_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
+var file_meshkit_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_meshkit_admin_v1_admin_proto_goTypes = []any{
 	(WatchResponse_Event)(0),           // 0: meshkit.admin.v1.WatchResponse.Event
 	(*CreateDomainRequest)(nil),        // 1: meshkit.admin.v1.CreateDomainRequest
@@ -5324,23 +5410,25 @@ var file_meshkit_admin_v1_admin_proto_goTypes = []any{
 	(*DropHubKeyResponse)(nil),         // 65: meshkit.admin.v1.DropHubKeyResponse
 	(*PublishTrustRequest)(nil),        // 66: meshkit.admin.v1.PublishTrustRequest
 	(*PublishTrustResponse)(nil),       // 67: meshkit.admin.v1.PublishTrustResponse
-	nil,                                // 68: meshkit.admin.v1.SimulateRequest.HeadersEntry
-	nil,                                // 69: meshkit.admin.v1.Agent.LabelsEntry
-	nil,                                // 70: meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
-	nil,                                // 71: meshkit.admin.v1.CreateTokenRequest.LabelsEntry
-	nil,                                // 72: meshkit.admin.v1.Token.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 73: google.protobuf.Timestamp
-	(v1.Phase)(0),                      // 74: meshkit.control.v1.Phase
-	(*v1.ResumePoint)(nil),             // 75: meshkit.control.v1.ResumePoint
-	(*v1.Nack)(nil),                    // 76: meshkit.control.v1.Nack
-	(*v1.Downlevel)(nil),               // 77: meshkit.control.v1.Downlevel
-	(*durationpb.Duration)(nil),        // 78: google.protobuf.Duration
-	(*v11.Metadata)(nil),               // 79: meshkit.trust.v1.Metadata
+	(*ExportRequest)(nil),              // 68: meshkit.admin.v1.ExportRequest
+	(*ExportResponse)(nil),             // 69: meshkit.admin.v1.ExportResponse
+	nil,                                // 70: meshkit.admin.v1.SimulateRequest.HeadersEntry
+	nil,                                // 71: meshkit.admin.v1.Agent.LabelsEntry
+	nil,                                // 72: meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
+	nil,                                // 73: meshkit.admin.v1.CreateTokenRequest.LabelsEntry
+	nil,                                // 74: meshkit.admin.v1.Token.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 75: google.protobuf.Timestamp
+	(v1.Phase)(0),                      // 76: meshkit.control.v1.Phase
+	(*v1.ResumePoint)(nil),             // 77: meshkit.control.v1.ResumePoint
+	(*v1.Nack)(nil),                    // 78: meshkit.control.v1.Nack
+	(*v1.Downlevel)(nil),               // 79: meshkit.control.v1.Downlevel
+	(*durationpb.Duration)(nil),        // 80: google.protobuf.Duration
+	(*v11.Metadata)(nil),               // 81: meshkit.trust.v1.Metadata
 }
 var file_meshkit_admin_v1_admin_proto_depIdxs = []int32{
 	3,  // 0: meshkit.admin.v1.CreateDomainResponse.hubs:type_name -> meshkit.admin.v1.DomainHub
-	73, // 1: meshkit.admin.v1.Resource.created_at:type_name -> google.protobuf.Timestamp
-	73, // 2: meshkit.admin.v1.Resource.updated_at:type_name -> google.protobuf.Timestamp
+	75, // 1: meshkit.admin.v1.Resource.created_at:type_name -> google.protobuf.Timestamp
+	75, // 2: meshkit.admin.v1.Resource.updated_at:type_name -> google.protobuf.Timestamp
 	8,  // 3: meshkit.admin.v1.Resource.owners:type_name -> meshkit.admin.v1.FieldOwner
 	9,  // 4: meshkit.admin.v1.Finding.resource:type_name -> meshkit.admin.v1.Key
 	9,  // 5: meshkit.admin.v1.GetRequest.key:type_name -> meshkit.admin.v1.Key
@@ -5359,42 +5447,42 @@ var file_meshkit_admin_v1_admin_proto_depIdxs = []int32{
 	23, // 18: meshkit.admin.v1.UndoResponse.result:type_name -> meshkit.admin.v1.ApplyResponse
 	9,  // 19: meshkit.admin.v1.HistoryRequest.key:type_name -> meshkit.admin.v1.Key
 	28, // 20: meshkit.admin.v1.HistoryResponse.entries:type_name -> meshkit.admin.v1.HistoryEntry
-	73, // 21: meshkit.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	75, // 21: meshkit.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
 	20, // 22: meshkit.admin.v1.HistoryEntry.diff:type_name -> meshkit.admin.v1.ResourceDiff
-	68, // 23: meshkit.admin.v1.SimulateRequest.headers:type_name -> meshkit.admin.v1.SimulateRequest.HeadersEntry
+	70, // 23: meshkit.admin.v1.SimulateRequest.headers:type_name -> meshkit.admin.v1.SimulateRequest.HeadersEntry
 	6,  // 24: meshkit.admin.v1.GetDomainResponse.also_served:type_name -> meshkit.admin.v1.ServedDomain
-	69, // 25: meshkit.admin.v1.Agent.labels:type_name -> meshkit.admin.v1.Agent.LabelsEntry
-	73, // 26: meshkit.admin.v1.Agent.joined_at:type_name -> google.protobuf.Timestamp
-	74, // 27: meshkit.admin.v1.Agent.phase:type_name -> meshkit.control.v1.Phase
-	75, // 28: meshkit.admin.v1.Agent.active:type_name -> meshkit.control.v1.ResumePoint
-	73, // 29: meshkit.admin.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
-	73, // 30: meshkit.admin.v1.Agent.certificate_not_after:type_name -> google.protobuf.Timestamp
-	76, // 31: meshkit.admin.v1.Agent.nack:type_name -> meshkit.control.v1.Nack
+	71, // 25: meshkit.admin.v1.Agent.labels:type_name -> meshkit.admin.v1.Agent.LabelsEntry
+	75, // 26: meshkit.admin.v1.Agent.joined_at:type_name -> google.protobuf.Timestamp
+	76, // 27: meshkit.admin.v1.Agent.phase:type_name -> meshkit.control.v1.Phase
+	77, // 28: meshkit.admin.v1.Agent.active:type_name -> meshkit.control.v1.ResumePoint
+	75, // 29: meshkit.admin.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
+	75, // 30: meshkit.admin.v1.Agent.certificate_not_after:type_name -> google.protobuf.Timestamp
+	78, // 31: meshkit.admin.v1.Agent.nack:type_name -> meshkit.control.v1.Nack
 	33, // 32: meshkit.admin.v1.ListAgentsResponse.agents:type_name -> meshkit.admin.v1.Agent
 	33, // 33: meshkit.admin.v1.GetAgentResponse.agent:type_name -> meshkit.admin.v1.Agent
-	77, // 34: meshkit.admin.v1.GetAgentResponse.downlevels:type_name -> meshkit.control.v1.Downlevel
-	70, // 35: meshkit.admin.v1.GetAgentResponse.reported_labels:type_name -> meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
-	78, // 36: meshkit.admin.v1.WatchPropagationResponse.p50:type_name -> google.protobuf.Duration
-	78, // 37: meshkit.admin.v1.WatchPropagationResponse.p99:type_name -> google.protobuf.Duration
-	78, // 38: meshkit.admin.v1.WatchPropagationResponse.last:type_name -> google.protobuf.Duration
+	79, // 34: meshkit.admin.v1.GetAgentResponse.downlevels:type_name -> meshkit.control.v1.Downlevel
+	72, // 35: meshkit.admin.v1.GetAgentResponse.reported_labels:type_name -> meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
+	80, // 36: meshkit.admin.v1.WatchPropagationResponse.p50:type_name -> google.protobuf.Duration
+	80, // 37: meshkit.admin.v1.WatchPropagationResponse.p99:type_name -> google.protobuf.Duration
+	80, // 38: meshkit.admin.v1.WatchPropagationResponse.last:type_name -> google.protobuf.Duration
 	42, // 39: meshkit.admin.v1.WatchPropagationResponse.nacks:type_name -> meshkit.admin.v1.AgentNack
-	76, // 40: meshkit.admin.v1.AgentNack.nack:type_name -> meshkit.control.v1.Nack
+	78, // 40: meshkit.admin.v1.AgentNack.nack:type_name -> meshkit.control.v1.Nack
 	45, // 41: meshkit.admin.v1.ListHubsResponse.hubs:type_name -> meshkit.admin.v1.Hub
-	73, // 42: meshkit.admin.v1.Hub.started_at:type_name -> google.protobuf.Timestamp
-	78, // 43: meshkit.admin.v1.TransferLeadershipResponse.took:type_name -> google.protobuf.Duration
-	78, // 44: meshkit.admin.v1.HoldBackRequest.for:type_name -> google.protobuf.Duration
-	71, // 45: meshkit.admin.v1.CreateTokenRequest.labels:type_name -> meshkit.admin.v1.CreateTokenRequest.LabelsEntry
-	78, // 46: meshkit.admin.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	73, // 47: meshkit.admin.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	75, // 42: meshkit.admin.v1.Hub.started_at:type_name -> google.protobuf.Timestamp
+	80, // 43: meshkit.admin.v1.TransferLeadershipResponse.took:type_name -> google.protobuf.Duration
+	80, // 44: meshkit.admin.v1.HoldBackRequest.for:type_name -> google.protobuf.Duration
+	73, // 45: meshkit.admin.v1.CreateTokenRequest.labels:type_name -> meshkit.admin.v1.CreateTokenRequest.LabelsEntry
+	80, // 46: meshkit.admin.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	75, // 47: meshkit.admin.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
 	56, // 48: meshkit.admin.v1.ListTokensResponse.tokens:type_name -> meshkit.admin.v1.Token
-	72, // 49: meshkit.admin.v1.Token.labels:type_name -> meshkit.admin.v1.Token.LabelsEntry
-	73, // 50: meshkit.admin.v1.Token.created_at:type_name -> google.protobuf.Timestamp
-	73, // 51: meshkit.admin.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	79, // 52: meshkit.admin.v1.GetTrustResponse.metadata:type_name -> meshkit.trust.v1.Metadata
-	73, // 53: meshkit.admin.v1.GetTrustResponse.root_expires_at:type_name -> google.protobuf.Timestamp
-	73, // 54: meshkit.admin.v1.GetTrustResponse.keyset_expires_at:type_name -> google.protobuf.Timestamp
+	74, // 49: meshkit.admin.v1.Token.labels:type_name -> meshkit.admin.v1.Token.LabelsEntry
+	75, // 50: meshkit.admin.v1.Token.created_at:type_name -> google.protobuf.Timestamp
+	75, // 51: meshkit.admin.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	81, // 52: meshkit.admin.v1.GetTrustResponse.metadata:type_name -> meshkit.trust.v1.Metadata
+	75, // 53: meshkit.admin.v1.GetTrustResponse.root_expires_at:type_name -> google.protobuf.Timestamp
+	75, // 54: meshkit.admin.v1.GetTrustResponse.keyset_expires_at:type_name -> google.protobuf.Timestamp
 	61, // 55: meshkit.admin.v1.GetTrustResponse.hub_keys:type_name -> meshkit.admin.v1.HubKey
-	79, // 56: meshkit.admin.v1.PublishTrustRequest.metadata:type_name -> meshkit.trust.v1.Metadata
+	81, // 56: meshkit.admin.v1.PublishTrustRequest.metadata:type_name -> meshkit.trust.v1.Metadata
 	11, // 57: meshkit.admin.v1.ResourceService.Get:input_type -> meshkit.admin.v1.GetRequest
 	13, // 58: meshkit.admin.v1.ResourceService.List:input_type -> meshkit.admin.v1.ListRequest
 	15, // 59: meshkit.admin.v1.ResourceService.Watch:input_type -> meshkit.admin.v1.WatchRequest
@@ -5416,39 +5504,41 @@ var file_meshkit_admin_v1_admin_proto_depIdxs = []int32{
 	62, // 75: meshkit.admin.v1.TrustService.RotateHubKey:input_type -> meshkit.admin.v1.RotateHubKeyRequest
 	64, // 76: meshkit.admin.v1.TrustService.DropHubKey:input_type -> meshkit.admin.v1.DropHubKeyRequest
 	66, // 77: meshkit.admin.v1.TrustService.PublishTrust:input_type -> meshkit.admin.v1.PublishTrustRequest
-	46, // 78: meshkit.admin.v1.RingService.TransferLeadership:input_type -> meshkit.admin.v1.TransferLeadershipRequest
-	48, // 79: meshkit.admin.v1.RingService.SetDrained:input_type -> meshkit.admin.v1.SetDrainedRequest
-	50, // 80: meshkit.admin.v1.RingService.HoldBack:input_type -> meshkit.admin.v1.HoldBackRequest
-	1,  // 81: meshkit.admin.v1.DomainService.CreateDomain:input_type -> meshkit.admin.v1.CreateDomainRequest
-	4,  // 82: meshkit.admin.v1.DomainService.AdoptDomain:input_type -> meshkit.admin.v1.AdoptDomainRequest
-	12, // 83: meshkit.admin.v1.ResourceService.Get:output_type -> meshkit.admin.v1.GetResponse
-	14, // 84: meshkit.admin.v1.ResourceService.List:output_type -> meshkit.admin.v1.ListResponse
-	16, // 85: meshkit.admin.v1.ResourceService.Watch:output_type -> meshkit.admin.v1.WatchResponse
-	21, // 86: meshkit.admin.v1.ResourceService.Plan:output_type -> meshkit.admin.v1.PlanResponse
-	23, // 87: meshkit.admin.v1.ResourceService.Apply:output_type -> meshkit.admin.v1.ApplyResponse
-	25, // 88: meshkit.admin.v1.ResourceService.Undo:output_type -> meshkit.admin.v1.UndoResponse
-	27, // 89: meshkit.admin.v1.ResourceService.History:output_type -> meshkit.admin.v1.HistoryResponse
-	30, // 90: meshkit.admin.v1.ResourceService.Simulate:output_type -> meshkit.admin.v1.SimulateResponse
-	32, // 91: meshkit.admin.v1.FleetService.GetDomain:output_type -> meshkit.admin.v1.GetDomainResponse
-	35, // 92: meshkit.admin.v1.FleetService.ListAgents:output_type -> meshkit.admin.v1.ListAgentsResponse
-	37, // 93: meshkit.admin.v1.FleetService.GetAgent:output_type -> meshkit.admin.v1.GetAgentResponse
-	39, // 94: meshkit.admin.v1.FleetService.ForgetAgent:output_type -> meshkit.admin.v1.ForgetAgentResponse
-	41, // 95: meshkit.admin.v1.FleetService.WatchPropagation:output_type -> meshkit.admin.v1.WatchPropagationResponse
-	44, // 96: meshkit.admin.v1.FleetService.ListHubs:output_type -> meshkit.admin.v1.ListHubsResponse
-	53, // 97: meshkit.admin.v1.FleetService.CreateToken:output_type -> meshkit.admin.v1.CreateTokenResponse
-	55, // 98: meshkit.admin.v1.FleetService.ListTokens:output_type -> meshkit.admin.v1.ListTokensResponse
-	58, // 99: meshkit.admin.v1.FleetService.RevokeToken:output_type -> meshkit.admin.v1.RevokeTokenResponse
-	60, // 100: meshkit.admin.v1.TrustService.GetTrust:output_type -> meshkit.admin.v1.GetTrustResponse
-	63, // 101: meshkit.admin.v1.TrustService.RotateHubKey:output_type -> meshkit.admin.v1.RotateHubKeyResponse
-	65, // 102: meshkit.admin.v1.TrustService.DropHubKey:output_type -> meshkit.admin.v1.DropHubKeyResponse
-	67, // 103: meshkit.admin.v1.TrustService.PublishTrust:output_type -> meshkit.admin.v1.PublishTrustResponse
-	47, // 104: meshkit.admin.v1.RingService.TransferLeadership:output_type -> meshkit.admin.v1.TransferLeadershipResponse
-	49, // 105: meshkit.admin.v1.RingService.SetDrained:output_type -> meshkit.admin.v1.SetDrainedResponse
-	51, // 106: meshkit.admin.v1.RingService.HoldBack:output_type -> meshkit.admin.v1.HoldBackResponse
-	2,  // 107: meshkit.admin.v1.DomainService.CreateDomain:output_type -> meshkit.admin.v1.CreateDomainResponse
-	5,  // 108: meshkit.admin.v1.DomainService.AdoptDomain:output_type -> meshkit.admin.v1.AdoptDomainResponse
-	83, // [83:109] is the sub-list for method output_type
-	57, // [57:83] is the sub-list for method input_type
+	68, // 78: meshkit.admin.v1.StoreService.Export:input_type -> meshkit.admin.v1.ExportRequest
+	46, // 79: meshkit.admin.v1.RingService.TransferLeadership:input_type -> meshkit.admin.v1.TransferLeadershipRequest
+	48, // 80: meshkit.admin.v1.RingService.SetDrained:input_type -> meshkit.admin.v1.SetDrainedRequest
+	50, // 81: meshkit.admin.v1.RingService.HoldBack:input_type -> meshkit.admin.v1.HoldBackRequest
+	1,  // 82: meshkit.admin.v1.DomainService.CreateDomain:input_type -> meshkit.admin.v1.CreateDomainRequest
+	4,  // 83: meshkit.admin.v1.DomainService.AdoptDomain:input_type -> meshkit.admin.v1.AdoptDomainRequest
+	12, // 84: meshkit.admin.v1.ResourceService.Get:output_type -> meshkit.admin.v1.GetResponse
+	14, // 85: meshkit.admin.v1.ResourceService.List:output_type -> meshkit.admin.v1.ListResponse
+	16, // 86: meshkit.admin.v1.ResourceService.Watch:output_type -> meshkit.admin.v1.WatchResponse
+	21, // 87: meshkit.admin.v1.ResourceService.Plan:output_type -> meshkit.admin.v1.PlanResponse
+	23, // 88: meshkit.admin.v1.ResourceService.Apply:output_type -> meshkit.admin.v1.ApplyResponse
+	25, // 89: meshkit.admin.v1.ResourceService.Undo:output_type -> meshkit.admin.v1.UndoResponse
+	27, // 90: meshkit.admin.v1.ResourceService.History:output_type -> meshkit.admin.v1.HistoryResponse
+	30, // 91: meshkit.admin.v1.ResourceService.Simulate:output_type -> meshkit.admin.v1.SimulateResponse
+	32, // 92: meshkit.admin.v1.FleetService.GetDomain:output_type -> meshkit.admin.v1.GetDomainResponse
+	35, // 93: meshkit.admin.v1.FleetService.ListAgents:output_type -> meshkit.admin.v1.ListAgentsResponse
+	37, // 94: meshkit.admin.v1.FleetService.GetAgent:output_type -> meshkit.admin.v1.GetAgentResponse
+	39, // 95: meshkit.admin.v1.FleetService.ForgetAgent:output_type -> meshkit.admin.v1.ForgetAgentResponse
+	41, // 96: meshkit.admin.v1.FleetService.WatchPropagation:output_type -> meshkit.admin.v1.WatchPropagationResponse
+	44, // 97: meshkit.admin.v1.FleetService.ListHubs:output_type -> meshkit.admin.v1.ListHubsResponse
+	53, // 98: meshkit.admin.v1.FleetService.CreateToken:output_type -> meshkit.admin.v1.CreateTokenResponse
+	55, // 99: meshkit.admin.v1.FleetService.ListTokens:output_type -> meshkit.admin.v1.ListTokensResponse
+	58, // 100: meshkit.admin.v1.FleetService.RevokeToken:output_type -> meshkit.admin.v1.RevokeTokenResponse
+	60, // 101: meshkit.admin.v1.TrustService.GetTrust:output_type -> meshkit.admin.v1.GetTrustResponse
+	63, // 102: meshkit.admin.v1.TrustService.RotateHubKey:output_type -> meshkit.admin.v1.RotateHubKeyResponse
+	65, // 103: meshkit.admin.v1.TrustService.DropHubKey:output_type -> meshkit.admin.v1.DropHubKeyResponse
+	67, // 104: meshkit.admin.v1.TrustService.PublishTrust:output_type -> meshkit.admin.v1.PublishTrustResponse
+	69, // 105: meshkit.admin.v1.StoreService.Export:output_type -> meshkit.admin.v1.ExportResponse
+	47, // 106: meshkit.admin.v1.RingService.TransferLeadership:output_type -> meshkit.admin.v1.TransferLeadershipResponse
+	49, // 107: meshkit.admin.v1.RingService.SetDrained:output_type -> meshkit.admin.v1.SetDrainedResponse
+	51, // 108: meshkit.admin.v1.RingService.HoldBack:output_type -> meshkit.admin.v1.HoldBackResponse
+	2,  // 109: meshkit.admin.v1.DomainService.CreateDomain:output_type -> meshkit.admin.v1.CreateDomainResponse
+	5,  // 110: meshkit.admin.v1.DomainService.AdoptDomain:output_type -> meshkit.admin.v1.AdoptDomainResponse
+	84, // [84:111] is the sub-list for method output_type
+	57, // [57:84] is the sub-list for method input_type
 	57, // [57:57] is the sub-list for extension type_name
 	57, // [57:57] is the sub-list for extension extendee
 	0,  // [0:57] is the sub-list for field type_name
@@ -5465,9 +5555,9 @@ func file_meshkit_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_admin_v1_admin_proto_rawDesc), len(file_meshkit_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   72,
+			NumMessages:   74,
 			NumExtensions: 0,
-			NumServices:   5,
+			NumServices:   6,
 		},
 		GoTypes:           file_meshkit_admin_v1_admin_proto_goTypes,
 		DependencyIndexes: file_meshkit_admin_v1_admin_proto_depIdxs,

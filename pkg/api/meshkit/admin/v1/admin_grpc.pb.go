@@ -1060,6 +1060,121 @@ var TrustService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
+	StoreService_Export_FullMethodName = "/meshkit.admin.v1.StoreService/Export"
+)
+
+// StoreServiceClient is the client API for StoreService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// StoreService gives the domain's log away, for operators.
+type StoreServiceClient interface {
+	// Export sends a signed backup: the log as the hub's store holds it, and the state
+	// that it folds into, as of the moment of the call. See package backup for the
+	// format. It holds no private key.
+	Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportResponse], error)
+}
+
+type storeServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewStoreServiceClient(cc grpc.ClientConnInterface) StoreServiceClient {
+	return &storeServiceClient{cc}
+}
+
+func (c *storeServiceClient) Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &StoreService_ServiceDesc.Streams[0], StoreService_Export_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportRequest, ExportResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StoreService_ExportClient = grpc.ServerStreamingClient[ExportResponse]
+
+// StoreServiceServer is the server API for StoreService service.
+// All implementations must embed UnimplementedStoreServiceServer
+// for forward compatibility.
+//
+// StoreService gives the domain's log away, for operators.
+type StoreServiceServer interface {
+	// Export sends a signed backup: the log as the hub's store holds it, and the state
+	// that it folds into, as of the moment of the call. See package backup for the
+	// format. It holds no private key.
+	Export(*ExportRequest, grpc.ServerStreamingServer[ExportResponse]) error
+	mustEmbedUnimplementedStoreServiceServer()
+}
+
+// UnimplementedStoreServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedStoreServiceServer struct{}
+
+func (UnimplementedStoreServiceServer) Export(*ExportRequest, grpc.ServerStreamingServer[ExportResponse]) error {
+	return status.Error(codes.Unimplemented, "method Export not implemented")
+}
+func (UnimplementedStoreServiceServer) mustEmbedUnimplementedStoreServiceServer() {}
+func (UnimplementedStoreServiceServer) testEmbeddedByValue()                      {}
+
+// UnsafeStoreServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to StoreServiceServer will
+// result in compilation errors.
+type UnsafeStoreServiceServer interface {
+	mustEmbedUnimplementedStoreServiceServer()
+}
+
+func RegisterStoreServiceServer(s grpc.ServiceRegistrar, srv StoreServiceServer) {
+	// If the following call panics, it indicates UnimplementedStoreServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&StoreService_ServiceDesc, srv)
+}
+
+func _StoreService_Export_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(StoreServiceServer).Export(m, &grpc.GenericServerStream[ExportRequest, ExportResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StoreService_ExportServer = grpc.ServerStreamingServer[ExportResponse]
+
+// StoreService_ServiceDesc is the grpc.ServiceDesc for StoreService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var StoreService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "meshkit.admin.v1.StoreService",
+	HandlerType: (*StoreServiceServer)(nil),
+	Methods:     []grpc.MethodDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Export",
+			Handler:       _StoreService_Export_Handler,
+			ServerStreams: true,
+		},
+	},
+	Metadata: "meshkit/admin/v1/admin.proto",
+}
+
+const (
 	RingService_TransferLeadership_FullMethodName = "/meshkit.admin.v1.RingService/TransferLeadership"
 	RingService_SetDrained_FullMethodName         = "/meshkit.admin.v1.RingService/SetDrained"
 	RingService_HoldBack_FullMethodName           = "/meshkit.admin.v1.RingService/HoldBack"

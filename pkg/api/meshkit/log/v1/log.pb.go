@@ -1262,6 +1262,216 @@ func (x *LossAccepted) GetReason() string {
 	return ""
 }
 
+// LogRestored is the first entry after a restore from a backup. Its term is a floor:
+// above every term that a node can have seen since the backup was made. It moves the
+// version, so that what nodes have seen is behind it.
+type LogRestored struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last entry of the backup.
+	KeptSeq  uint64 `protobuf:"varint,1,opt,name=kept_seq,json=keptSeq,proto3" json:"kept_seq,omitempty"`
+	KeptTerm uint64 `protobuf:"varint,2,opt,name=kept_term,json=keptTerm,proto3" json:"kept_term,omitempty"`
+	// When and by which hub the backup was made, and the SHA-256 of what was signed.
+	BackupTime   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=backup_time,json=backupTime,proto3" json:"backup_time,omitempty"`
+	BackupHub    string                 `protobuf:"bytes,4,opt,name=backup_hub,json=backupHub,proto3" json:"backup_hub,omitempty"`
+	BackupSha256 []byte                 `protobuf:"bytes,5,opt,name=backup_sha256,json=backupSha256,proto3" json:"backup_sha256,omitempty"`
+	// Who restored it: the user and machine, as text that nothing proves.
+	RestoredBy string `protobuf:"bytes,6,opt,name=restored_by,json=restoredBy,proto3" json:"restored_by,omitempty"`
+	// The newest entry and the highest term that are known to be lost; 0 if none are.
+	LostSeq       uint64 `protobuf:"varint,7,opt,name=lost_seq,json=lostSeq,proto3" json:"lost_seq,omitempty"`
+	LostTerm      uint64 `protobuf:"varint,8,opt,name=lost_term,json=lostTerm,proto3" json:"lost_term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogRestored) Reset() {
+	*x = LogRestored{}
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogRestored) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogRestored) ProtoMessage() {}
+
+func (x *LogRestored) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogRestored.ProtoReflect.Descriptor instead.
+func (*LogRestored) Descriptor() ([]byte, []int) {
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *LogRestored) GetKeptSeq() uint64 {
+	if x != nil {
+		return x.KeptSeq
+	}
+	return 0
+}
+
+func (x *LogRestored) GetKeptTerm() uint64 {
+	if x != nil {
+		return x.KeptTerm
+	}
+	return 0
+}
+
+func (x *LogRestored) GetBackupTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BackupTime
+	}
+	return nil
+}
+
+func (x *LogRestored) GetBackupHub() string {
+	if x != nil {
+		return x.BackupHub
+	}
+	return ""
+}
+
+func (x *LogRestored) GetBackupSha256() []byte {
+	if x != nil {
+		return x.BackupSha256
+	}
+	return nil
+}
+
+func (x *LogRestored) GetRestoredBy() string {
+	if x != nil {
+		return x.RestoredBy
+	}
+	return ""
+}
+
+func (x *LogRestored) GetLostSeq() uint64 {
+	if x != nil {
+		return x.LostSeq
+	}
+	return 0
+}
+
+func (x *LogRestored) GetLostTerm() uint64 {
+	if x != nil {
+		return x.LostTerm
+	}
+	return 0
+}
+
+// BackupHeader begins a backup.
+type BackupHeader struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Domain string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	// The hub that made it, and its build.
+	Hub   string                 `protobuf:"bytes,2,opt,name=hub,proto3" json:"hub,omitempty"`
+	Build string                 `protobuf:"bytes,3,opt,name=build,proto3" json:"build,omitempty"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	// The last entry, and the last one before the first that is in the backup.
+	HeadSeq       uint64 `protobuf:"varint,5,opt,name=head_seq,json=headSeq,proto3" json:"head_seq,omitempty"`
+	HeadTerm      uint64 `protobuf:"varint,6,opt,name=head_term,json=headTerm,proto3" json:"head_term,omitempty"`
+	HeadHash      []byte `protobuf:"bytes,7,opt,name=head_hash,json=headHash,proto3" json:"head_hash,omitempty"`
+	Trimmed       uint64 `protobuf:"varint,8,opt,name=trimmed,proto3" json:"trimmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupHeader) Reset() {
+	*x = BackupHeader{}
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupHeader) ProtoMessage() {}
+
+func (x *BackupHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupHeader.ProtoReflect.Descriptor instead.
+func (*BackupHeader) Descriptor() ([]byte, []int) {
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *BackupHeader) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *BackupHeader) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *BackupHeader) GetBuild() string {
+	if x != nil {
+		return x.Build
+	}
+	return ""
+}
+
+func (x *BackupHeader) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *BackupHeader) GetHeadSeq() uint64 {
+	if x != nil {
+		return x.HeadSeq
+	}
+	return 0
+}
+
+func (x *BackupHeader) GetHeadTerm() uint64 {
+	if x != nil {
+		return x.HeadTerm
+	}
+	return 0
+}
+
+func (x *BackupHeader) GetHeadHash() []byte {
+	if x != nil {
+		return x.HeadHash
+	}
+	return nil
+}
+
+func (x *BackupHeader) GetTrimmed() uint64 {
+	if x != nil {
+		return x.Trimmed
+	}
+	return 0
+}
+
 // Snapshot is the state that a log prefix folds into. It is stored as a
 // stream of SnapshotRecord messages, each preceded by its length as a varint.
 type SnapshotRecord struct {
@@ -1284,7 +1494,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1506,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1519,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -1485,7 +1695,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1707,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1720,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1640,7 +1850,7 @@ type ResourceState struct {
 
 func (x *ResourceState) Reset() {
 	*x = ResourceState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +1862,7 @@ func (x *ResourceState) String() string {
 func (*ResourceState) ProtoMessage() {}
 
 func (x *ResourceState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +1875,7 @@ func (x *ResourceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceState.ProtoReflect.Descriptor instead.
 func (*ResourceState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResourceState) GetKind() string {
@@ -1759,7 +1969,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +1981,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +1994,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Revision) GetKind() string {
@@ -1872,7 +2082,7 @@ type ChangeRecord struct {
 
 func (x *ChangeRecord) Reset() {
 	*x = ChangeRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +2094,7 @@ func (x *ChangeRecord) String() string {
 func (*ChangeRecord) ProtoMessage() {}
 
 func (x *ChangeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +2107,7 @@ func (x *ChangeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRecord.ProtoReflect.Descriptor instead.
 func (*ChangeRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{20}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ChangeRecord) GetSeq() uint64 {
@@ -1997,7 +2207,7 @@ type TokenState struct {
 
 func (x *TokenState) Reset() {
 	*x = TokenState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2219,7 @@ func (x *TokenState) String() string {
 func (*TokenState) ProtoMessage() {}
 
 func (x *TokenState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2232,7 @@ func (x *TokenState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenState.ProtoReflect.Descriptor instead.
 func (*TokenState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{21}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TokenState) GetToken() *TokenCreated {
@@ -2083,7 +2293,7 @@ type NodeState struct {
 
 func (x *NodeState) Reset() {
 	*x = NodeState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2305,7 @@ func (x *NodeState) String() string {
 func (*NodeState) ProtoMessage() {}
 
 func (x *NodeState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2318,7 @@ func (x *NodeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
 func (*NodeState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{22}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NodeState) GetNode() string {
@@ -2183,7 +2393,7 @@ type HubState struct {
 
 func (x *HubState) Reset() {
 	*x = HubState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[23]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2195,7 +2405,7 @@ func (x *HubState) String() string {
 func (*HubState) ProtoMessage() {}
 
 func (x *HubState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[23]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2208,7 +2418,7 @@ func (x *HubState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubState.ProtoReflect.Descriptor instead.
 func (*HubState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{23}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HubState) GetHub() string {
@@ -2260,7 +2470,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[24]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2482,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[24]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2495,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{24}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RequestRecord) GetRequestId() string {
@@ -2417,7 +2627,28 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"\blost_seq\x18\x01 \x01(\x04R\alostSeq\x12\x1b\n" +
 	"\tlost_term\x18\x02 \x01(\x04R\blostTerm\x12\x19\n" +
 	"\bkept_seq\x18\x03 \x01(\x04R\akeptSeq\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x96\x04\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x9f\x02\n" +
+	"\vLogRestored\x12\x19\n" +
+	"\bkept_seq\x18\x01 \x01(\x04R\akeptSeq\x12\x1b\n" +
+	"\tkept_term\x18\x02 \x01(\x04R\bkeptTerm\x12;\n" +
+	"\vbackup_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"backupTime\x12\x1d\n" +
+	"\n" +
+	"backup_hub\x18\x04 \x01(\tR\tbackupHub\x12#\n" +
+	"\rbackup_sha256\x18\x05 \x01(\fR\fbackupSha256\x12\x1f\n" +
+	"\vrestored_by\x18\x06 \x01(\tR\n" +
+	"restoredBy\x12\x19\n" +
+	"\blost_seq\x18\a \x01(\x04R\alostSeq\x12\x1b\n" +
+	"\tlost_term\x18\b \x01(\x04R\blostTerm\"\xed\x01\n" +
+	"\fBackupHeader\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x10\n" +
+	"\x03hub\x18\x02 \x01(\tR\x03hub\x12\x14\n" +
+	"\x05build\x18\x03 \x01(\tR\x05build\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x19\n" +
+	"\bhead_seq\x18\x05 \x01(\x04R\aheadSeq\x12\x1b\n" +
+	"\thead_term\x18\x06 \x01(\x04R\bheadTerm\x12\x1b\n" +
+	"\thead_hash\x18\a \x01(\fR\bheadHash\x12\x18\n" +
+	"\atrimmed\x18\b \x01(\x04R\atrimmed\"\x96\x04\n" +
 	"\x0eSnapshotRecord\x128\n" +
 	"\x06header\x18\x01 \x01(\v2\x1e.meshkit.log.v1.SnapshotHeaderH\x00R\x06header\x12;\n" +
 	"\bresource\x18\x02 \x01(\v2\x1d.meshkit.log.v1.ResourceStateH\x00R\bresource\x126\n" +
@@ -2535,7 +2766,7 @@ func file_meshkit_log_v1_log_proto_rawDescGZIP() []byte {
 	return file_meshkit_log_v1_log_proto_rawDescData
 }
 
-var file_meshkit_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_meshkit_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_meshkit_log_v1_log_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: meshkit.log.v1.Entry
 	(*DomainCreated)(nil),         // 1: meshkit.log.v1.DomainCreated
@@ -2553,55 +2784,59 @@ var file_meshkit_log_v1_log_proto_goTypes = []any{
 	(*CertificateIssued)(nil),     // 13: meshkit.log.v1.CertificateIssued
 	(*TrustUpdated)(nil),          // 14: meshkit.log.v1.TrustUpdated
 	(*LossAccepted)(nil),          // 15: meshkit.log.v1.LossAccepted
-	(*SnapshotRecord)(nil),        // 16: meshkit.log.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),        // 17: meshkit.log.v1.SnapshotHeader
-	(*ResourceState)(nil),         // 18: meshkit.log.v1.ResourceState
-	(*Revision)(nil),              // 19: meshkit.log.v1.Revision
-	(*ChangeRecord)(nil),          // 20: meshkit.log.v1.ChangeRecord
-	(*TokenState)(nil),            // 21: meshkit.log.v1.TokenState
-	(*NodeState)(nil),             // 22: meshkit.log.v1.NodeState
-	(*HubState)(nil),              // 23: meshkit.log.v1.HubState
-	(*RequestRecord)(nil),         // 24: meshkit.log.v1.RequestRecord
-	nil,                           // 25: meshkit.log.v1.TokenCreated.LabelsEntry
-	nil,                           // 26: meshkit.log.v1.NodeJoined.LabelsEntry
-	nil,                           // 27: meshkit.log.v1.NodeState.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*LogRestored)(nil),           // 16: meshkit.log.v1.LogRestored
+	(*BackupHeader)(nil),          // 17: meshkit.log.v1.BackupHeader
+	(*SnapshotRecord)(nil),        // 18: meshkit.log.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),        // 19: meshkit.log.v1.SnapshotHeader
+	(*ResourceState)(nil),         // 20: meshkit.log.v1.ResourceState
+	(*Revision)(nil),              // 21: meshkit.log.v1.Revision
+	(*ChangeRecord)(nil),          // 22: meshkit.log.v1.ChangeRecord
+	(*TokenState)(nil),            // 23: meshkit.log.v1.TokenState
+	(*NodeState)(nil),             // 24: meshkit.log.v1.NodeState
+	(*HubState)(nil),              // 25: meshkit.log.v1.HubState
+	(*RequestRecord)(nil),         // 26: meshkit.log.v1.RequestRecord
+	nil,                           // 27: meshkit.log.v1.TokenCreated.LabelsEntry
+	nil,                           // 28: meshkit.log.v1.NodeJoined.LabelsEntry
+	nil,                           // 29: meshkit.log.v1.NodeState.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_meshkit_log_v1_log_proto_depIdxs = []int32{
-	28, // 0: meshkit.log.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	30, // 0: meshkit.log.v1.Entry.time:type_name -> google.protobuf.Timestamp
 	4,  // 1: meshkit.log.v1.ChangeSet.writes:type_name -> meshkit.log.v1.ResourceWrite
-	25, // 2: meshkit.log.v1.TokenCreated.labels:type_name -> meshkit.log.v1.TokenCreated.LabelsEntry
-	28, // 3: meshkit.log.v1.TokenCreated.expires_at:type_name -> google.protobuf.Timestamp
+	27, // 2: meshkit.log.v1.TokenCreated.labels:type_name -> meshkit.log.v1.TokenCreated.LabelsEntry
+	30, // 3: meshkit.log.v1.TokenCreated.expires_at:type_name -> google.protobuf.Timestamp
 	13, // 4: meshkit.log.v1.HubJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
 	13, // 5: meshkit.log.v1.HubJoined.issuer:type_name -> meshkit.log.v1.CertificateIssued
-	26, // 6: meshkit.log.v1.NodeJoined.labels:type_name -> meshkit.log.v1.NodeJoined.LabelsEntry
+	28, // 6: meshkit.log.v1.NodeJoined.labels:type_name -> meshkit.log.v1.NodeJoined.LabelsEntry
 	13, // 7: meshkit.log.v1.NodeJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	28, // 8: meshkit.log.v1.CertificateIssued.not_before:type_name -> google.protobuf.Timestamp
-	28, // 9: meshkit.log.v1.CertificateIssued.not_after:type_name -> google.protobuf.Timestamp
-	17, // 10: meshkit.log.v1.SnapshotRecord.header:type_name -> meshkit.log.v1.SnapshotHeader
-	18, // 11: meshkit.log.v1.SnapshotRecord.resource:type_name -> meshkit.log.v1.ResourceState
-	19, // 12: meshkit.log.v1.SnapshotRecord.revision:type_name -> meshkit.log.v1.Revision
-	20, // 13: meshkit.log.v1.SnapshotRecord.change:type_name -> meshkit.log.v1.ChangeRecord
-	21, // 14: meshkit.log.v1.SnapshotRecord.token:type_name -> meshkit.log.v1.TokenState
-	22, // 15: meshkit.log.v1.SnapshotRecord.node:type_name -> meshkit.log.v1.NodeState
-	13, // 16: meshkit.log.v1.SnapshotRecord.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	24, // 17: meshkit.log.v1.SnapshotRecord.request:type_name -> meshkit.log.v1.RequestRecord
-	23, // 18: meshkit.log.v1.SnapshotRecord.hub:type_name -> meshkit.log.v1.HubState
-	28, // 19: meshkit.log.v1.SnapshotHeader.time:type_name -> google.protobuf.Timestamp
-	28, // 20: meshkit.log.v1.ResourceState.created_at:type_name -> google.protobuf.Timestamp
-	28, // 21: meshkit.log.v1.ResourceState.updated_at:type_name -> google.protobuf.Timestamp
-	28, // 22: meshkit.log.v1.ChangeRecord.time:type_name -> google.protobuf.Timestamp
-	5,  // 23: meshkit.log.v1.TokenState.token:type_name -> meshkit.log.v1.TokenCreated
-	28, // 24: meshkit.log.v1.TokenState.created_at:type_name -> google.protobuf.Timestamp
-	27, // 25: meshkit.log.v1.NodeState.labels:type_name -> meshkit.log.v1.NodeState.LabelsEntry
-	28, // 26: meshkit.log.v1.NodeState.joined_at:type_name -> google.protobuf.Timestamp
-	13, // 27: meshkit.log.v1.NodeState.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	28, // 28: meshkit.log.v1.NodeState.valid_from:type_name -> google.protobuf.Timestamp
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	30, // 8: meshkit.log.v1.CertificateIssued.not_before:type_name -> google.protobuf.Timestamp
+	30, // 9: meshkit.log.v1.CertificateIssued.not_after:type_name -> google.protobuf.Timestamp
+	30, // 10: meshkit.log.v1.LogRestored.backup_time:type_name -> google.protobuf.Timestamp
+	30, // 11: meshkit.log.v1.BackupHeader.time:type_name -> google.protobuf.Timestamp
+	19, // 12: meshkit.log.v1.SnapshotRecord.header:type_name -> meshkit.log.v1.SnapshotHeader
+	20, // 13: meshkit.log.v1.SnapshotRecord.resource:type_name -> meshkit.log.v1.ResourceState
+	21, // 14: meshkit.log.v1.SnapshotRecord.revision:type_name -> meshkit.log.v1.Revision
+	22, // 15: meshkit.log.v1.SnapshotRecord.change:type_name -> meshkit.log.v1.ChangeRecord
+	23, // 16: meshkit.log.v1.SnapshotRecord.token:type_name -> meshkit.log.v1.TokenState
+	24, // 17: meshkit.log.v1.SnapshotRecord.node:type_name -> meshkit.log.v1.NodeState
+	13, // 18: meshkit.log.v1.SnapshotRecord.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	26, // 19: meshkit.log.v1.SnapshotRecord.request:type_name -> meshkit.log.v1.RequestRecord
+	25, // 20: meshkit.log.v1.SnapshotRecord.hub:type_name -> meshkit.log.v1.HubState
+	30, // 21: meshkit.log.v1.SnapshotHeader.time:type_name -> google.protobuf.Timestamp
+	30, // 22: meshkit.log.v1.ResourceState.created_at:type_name -> google.protobuf.Timestamp
+	30, // 23: meshkit.log.v1.ResourceState.updated_at:type_name -> google.protobuf.Timestamp
+	30, // 24: meshkit.log.v1.ChangeRecord.time:type_name -> google.protobuf.Timestamp
+	5,  // 25: meshkit.log.v1.TokenState.token:type_name -> meshkit.log.v1.TokenCreated
+	30, // 26: meshkit.log.v1.TokenState.created_at:type_name -> google.protobuf.Timestamp
+	29, // 27: meshkit.log.v1.NodeState.labels:type_name -> meshkit.log.v1.NodeState.LabelsEntry
+	30, // 28: meshkit.log.v1.NodeState.joined_at:type_name -> google.protobuf.Timestamp
+	13, // 29: meshkit.log.v1.NodeState.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	30, // 30: meshkit.log.v1.NodeState.valid_from:type_name -> google.protobuf.Timestamp
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_meshkit_log_v1_log_proto_init() }
@@ -2609,7 +2844,7 @@ func file_meshkit_log_v1_log_proto_init() {
 	if File_meshkit_log_v1_log_proto != nil {
 		return
 	}
-	file_meshkit_log_v1_log_proto_msgTypes[16].OneofWrappers = []any{
+	file_meshkit_log_v1_log_proto_msgTypes[18].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Revision)(nil),
@@ -2626,7 +2861,7 @@ func file_meshkit_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_log_v1_log_proto_rawDesc), len(file_meshkit_log_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

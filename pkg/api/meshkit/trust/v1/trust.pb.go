@@ -442,6 +442,143 @@ func (x *Metadata) GetCaBundle() []byte {
 	return nil
 }
 
+// Backup is the payload of the envelope that ends a backup of a domain's log.
+type Backup struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Domain    string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	Hub       string                 `protobuf:"bytes,2,opt,name=hub,proto3" json:"hub,omitempty"`
+	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// The last entry, and the last one before the first that is in the backup.
+	HeadSeq  uint64 `protobuf:"varint,4,opt,name=head_seq,json=headSeq,proto3" json:"head_seq,omitempty"`
+	HeadTerm uint64 `protobuf:"varint,5,opt,name=head_term,json=headTerm,proto3" json:"head_term,omitempty"`
+	HeadHash []byte `protobuf:"bytes,6,opt,name=head_hash,json=headHash,proto3" json:"head_hash,omitempty"`
+	Trimmed  uint64 `protobuf:"varint,7,opt,name=trimmed,proto3" json:"trimmed,omitempty"`
+	// How many entries, bytes of the snapshot, and bytes before the envelope's frame.
+	Entries       uint64 `protobuf:"varint,8,opt,name=entries,proto3" json:"entries,omitempty"`
+	SnapshotBytes uint64 `protobuf:"varint,9,opt,name=snapshot_bytes,json=snapshotBytes,proto3" json:"snapshot_bytes,omitempty"`
+	Bytes         uint64 `protobuf:"varint,10,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// SHA-256 of those bytes.
+	Sha256 []byte `protobuf:"bytes,11,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// The keyset that listed the key which signed this.
+	KeysetVersion uint64 `protobuf:"varint,12,opt,name=keyset_version,json=keysetVersion,proto3" json:"keyset_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backup) Reset() {
+	*x = Backup{}
+	mi := &file_meshkit_trust_v1_trust_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backup) ProtoMessage() {}
+
+func (x *Backup) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_trust_v1_trust_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backup.ProtoReflect.Descriptor instead.
+func (*Backup) Descriptor() ([]byte, []int) {
+	return file_meshkit_trust_v1_trust_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Backup) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *Backup) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *Backup) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Backup) GetHeadSeq() uint64 {
+	if x != nil {
+		return x.HeadSeq
+	}
+	return 0
+}
+
+func (x *Backup) GetHeadTerm() uint64 {
+	if x != nil {
+		return x.HeadTerm
+	}
+	return 0
+}
+
+func (x *Backup) GetHeadHash() []byte {
+	if x != nil {
+		return x.HeadHash
+	}
+	return nil
+}
+
+func (x *Backup) GetTrimmed() uint64 {
+	if x != nil {
+		return x.Trimmed
+	}
+	return 0
+}
+
+func (x *Backup) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *Backup) GetSnapshotBytes() uint64 {
+	if x != nil {
+		return x.SnapshotBytes
+	}
+	return 0
+}
+
+func (x *Backup) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Backup) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *Backup) GetKeysetVersion() uint64 {
+	if x != nil {
+		return x.KeysetVersion
+	}
+	return 0
+}
+
 var File_meshkit_trust_v1_trust_proto protoreflect.FileDescriptor
 
 const file_meshkit_trust_v1_trust_proto_rawDesc = "" +
@@ -481,7 +618,22 @@ const file_meshkit_trust_v1_trust_proto_rawDesc = "" +
 	"\bMetadata\x12\x14\n" +
 	"\x05roots\x18\x01 \x03(\fR\x05roots\x12\x16\n" +
 	"\x06keyset\x18\x02 \x01(\fR\x06keyset\x12\x1b\n" +
-	"\tca_bundle\x18\x03 \x01(\fR\bcaBundleB=Z;github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1;trustv1b\x06proto3"
+	"\tca_bundle\x18\x03 \x01(\fR\bcaBundle\"\xf2\x02\n" +
+	"\x06Backup\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x10\n" +
+	"\x03hub\x18\x02 \x01(\tR\x03hub\x129\n" +
+	"\n" +
+	"created_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x19\n" +
+	"\bhead_seq\x18\x04 \x01(\x04R\aheadSeq\x12\x1b\n" +
+	"\thead_term\x18\x05 \x01(\x04R\bheadTerm\x12\x1b\n" +
+	"\thead_hash\x18\x06 \x01(\fR\bheadHash\x12\x18\n" +
+	"\atrimmed\x18\a \x01(\x04R\atrimmed\x12\x18\n" +
+	"\aentries\x18\b \x01(\x04R\aentries\x12%\n" +
+	"\x0esnapshot_bytes\x18\t \x01(\x04R\rsnapshotBytes\x12\x14\n" +
+	"\x05bytes\x18\n" +
+	" \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06sha256\x18\v \x01(\fR\x06sha256\x12%\n" +
+	"\x0ekeyset_version\x18\f \x01(\x04R\rkeysetVersionB=Z;github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1;trustv1b\x06proto3"
 
 var (
 	file_meshkit_trust_v1_trust_proto_rawDescOnce sync.Once
@@ -495,24 +647,26 @@ func file_meshkit_trust_v1_trust_proto_rawDescGZIP() []byte {
 	return file_meshkit_trust_v1_trust_proto_rawDescData
 }
 
-var file_meshkit_trust_v1_trust_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_meshkit_trust_v1_trust_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_meshkit_trust_v1_trust_proto_goTypes = []any{
 	(*Envelope)(nil),              // 0: meshkit.trust.v1.Envelope
 	(*Signature)(nil),             // 1: meshkit.trust.v1.Signature
 	(*Manifest)(nil),              // 2: meshkit.trust.v1.Manifest
 	(*Freshness)(nil),             // 3: meshkit.trust.v1.Freshness
 	(*Metadata)(nil),              // 4: meshkit.trust.v1.Metadata
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*Backup)(nil),                // 5: meshkit.trust.v1.Backup
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_meshkit_trust_v1_trust_proto_depIdxs = []int32{
 	1, // 0: meshkit.trust.v1.Envelope.signatures:type_name -> meshkit.trust.v1.Signature
-	5, // 1: meshkit.trust.v1.Manifest.issued_at:type_name -> google.protobuf.Timestamp
-	5, // 2: meshkit.trust.v1.Freshness.issued_at:type_name -> google.protobuf.Timestamp
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	6, // 1: meshkit.trust.v1.Manifest.issued_at:type_name -> google.protobuf.Timestamp
+	6, // 2: meshkit.trust.v1.Freshness.issued_at:type_name -> google.protobuf.Timestamp
+	6, // 3: meshkit.trust.v1.Backup.created_at:type_name -> google.protobuf.Timestamp
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_meshkit_trust_v1_trust_proto_init() }
@@ -526,7 +680,7 @@ func file_meshkit_trust_v1_trust_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_trust_v1_trust_proto_rawDesc), len(file_meshkit_trust_v1_trust_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
