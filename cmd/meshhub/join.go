@@ -354,6 +354,16 @@ func (j *joining) finish(ctx context.Context, got client.Pinned[*identityv1.Join
 		name string
 		data []byte
 	}{{"root.pem", bundle}, {"intermediate.pem", pemOf(chain[0])}, {hubCAName + ".pem", pemOf(chain[1])}}
+	// What this hub believes a backup by, see restore.
+	for _, root := range anchors.Metadata(0, 0).GetRoots() {
+		info, err := trust.InspectRoot(root)
+		if err != nil {
+			return err
+		}
+		if err := j.write(root, 0o644, "root", rootFile(info.Version)); err != nil {
+			return err
+		}
+	}
 	for _, f := range files {
 		if err := j.write(f.data, 0o644, "ca", f.name); err != nil {
 			return err

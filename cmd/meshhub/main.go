@@ -68,7 +68,7 @@ func newRoot(io *cliutil.IO) *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(newInit(), newJoin(io), newRun(), newKey(), newRootKeys(), newCredentials(), newStore())
+	root.AddCommand(newInit(), newJoin(io), newRun(), newKey(), newRootKeys(), newCredentials(), newStore(), newRestore())
 	arguments(root)
 	return root
 }

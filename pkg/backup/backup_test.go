@@ -250,4 +250,3 @@ func TestAFailingReaderIsNotDamage(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
-

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/meshkit/meshkit/pkg/cli/backups"
 	"github.com/meshkit/meshkit/pkg/cli/change"
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/cli/contexts"
@@ -92,7 +93,7 @@ stdout is data, stderr is for people. Exit codes: ` + exitSummary() + `.`,
 	history.ValidArgsFunction = read.CompleteRef(app)
 	add(groupChange, change.NewValidate(app), change.NewPlan(app), change.NewApply(app), deletes, undo)
 	add(groupRead, read.NewGet(app), read.NewDescribe(app), history, simulate.New(app), explain.New(app))
-	add(groupFleet, fleet.NewToken(app), fleet.NewAgent(app), fleet.NewHub(app), fleet.NewDomain(app), keys.NewKey(app), keys.NewTrust(app), credentials.New(app))
+	add(groupFleet, fleet.NewToken(app), fleet.NewAgent(app), fleet.NewHub(app), fleet.NewDomain(app), keys.NewKey(app), keys.NewTrust(app), credentials.New(app), backups.New(app))
 	add(groupOther, demo.New(app), contexts.New(app), newVersion(app))
 	root.AddCommand(demo.NewJanitor())
 	root.SetHelpCommandGroupID(groupOther)

@@ -38,7 +38,8 @@ type Filling interface {
 // goroutine.
 type Restoration struct {
 	log     *Log
-	filling Filling
+	engine  Restorer
+	filling Filling // nil before Begin
 	pending []Record
 	bytes   int
 	head    Head
@@ -61,10 +62,10 @@ func (l *Log) First(ctx context.Context) (uint64, error) {
 	return p.Trimmed + 1, err
 }
 
-// BeginRestore begins to fill the log that d stores. The Restoration owns d and
-// closes it; after an error d is still the caller's. See Restorer for the codes;
-// CodeConfig if the driver cannot be filled.
-func BeginRestore(ctx context.Context, d Driver, opts Options) (*Restoration, error) {
+// NewRestoration prepares to fill the log that d stores; nothing is written before
+// Begin. The Restoration owns d and closes it; after an error d is still the
+// caller's. CodeConfig if the driver cannot be filled.
+func NewRestoration(d Driver, opts Options) (*Restoration, error) {
 	l := &Log{driver: d, blobs: opts.Blobs, opts: opts.withDefaults(), limits: DefaultLimits()}
 	if l.blobs == nil {
 		l.blobs, _ = d.(Blobs)
@@ -76,21 +77,25 @@ func BeginRestore(ctx context.Context, d Driver, opts Options) (*Restoration, er
 	if m, ok := d.(Limited); ok {
 		l.limits = narrower(l.limits, m.Limits())
 	}
-	filling, err := engine.BeginRestore(ctx)
-	if err != nil {
-		return nil, err
+	return &Restoration{log: l, engine: engine}, nil
+}
+
+// Begin begins to fill the log. See Restorer for the codes.
+func (r *Restoration) Begin(ctx context.Context) error {
+	var err error
+	if r.filling, err = r.engine.BeginRestore(ctx); err != nil {
+		return err
 	}
-	r := &Restoration{log: l, filling: filling}
-	all, err := l.snapshots(ctx)
+	all, err := r.log.snapshots(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, s := range all { // of a restore before, or of a log that is gone
-		if err := l.drop(ctx, s.seq, s.chunks); err != nil {
-			return nil, err
+		if err := r.log.drop(ctx, s.seq, s.chunks); err != nil {
+			return err
 		}
 	}
-	return r, nil
+	return nil
 }
 
 // Alarms lists what hubs have seen of a log that was in this store before, and that

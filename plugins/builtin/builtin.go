@@ -78,14 +78,14 @@ func OpenLog(ctx context.Context, driver, domain string, opt StoreOptions) (*sto
 	return l, nil
 }
 
-// RestoreLog begins to fill a domain's log from a backup, in an empty store that the
-// named driver reaches. Closing it closes all that was opened for it.
-func RestoreLog(ctx context.Context, driver, domain string, opt StoreOptions) (*store.Restoration, error) {
+// RestoreLog prepares to fill a domain's log from a backup, in a store that the named
+// driver reaches. Closing it closes all that was opened for it.
+func RestoreLog(driver, domain string, opt StoreOptions) (*store.Restoration, error) {
 	d, err := openDriver(driver, domain, opt)
 	if err != nil {
 		return nil, err
 	}
-	r, err := store.BeginRestore(ctx, d, opt.Log)
+	r, err := store.NewRestoration(d, opt.Log)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", cmp.Or(opt.URL, opt.Path), err), d.Close())
 	}

@@ -49,8 +49,9 @@ func (e *env) backup(n int) []store.Entry {
 
 func (e *env) beginRestore(d store.Driver) *store.Restoration {
 	e.Helper()
-	r, err := store.BeginRestore(e.ctx, d, store.Options{ChunkSize: 100 << 10})
+	r, err := store.NewRestoration(d, store.Options{ChunkSize: 100 << 10})
 	e.ok(err)
+	e.ok(r.Begin(e.ctx))
 	return r
 }
 
@@ -163,8 +164,9 @@ func restoreRefusesALog(e *env) {
 	e.ok(d.Append(e.ctx, store.Batch{Term: lease.Term(), Records: []store.Record{
 		{Position: store.Position{Seq: 1, Term: lease.Term()}, Data: []byte("one")},
 	}}))
-	_, err := store.BeginRestore(e.ctx, e.driver(), store.Options{})
-	e.fails(err, fault.CodeRestoreNotEmpty)
+	r, err := store.NewRestoration(e.driver(), store.Options{})
+	e.ok(err)
+	e.fails(r.Begin(e.ctx), fault.CodeRestoreNotEmpty)
 	e.holds(d, "one")
 	e.ok(lease.Release(e.ctx))
 }
