@@ -15,7 +15,7 @@ const (
 )
 
 var backupCodes = []Entry{
-	{CodeBackupDamaged, Corrupt, "backup damaged", "The file is not a whole backup: it was cut short, or bytes of it changed. Nothing was written.", "Take another copy of it, or an earlier backup; `meshctl store verify FILE` checks one."},
+	{CodeBackupDamaged, Invalid, "backup damaged", "The file is not a whole backup: it was cut short, or bytes of it changed. Nothing was written.", "Take another copy of it, or an earlier backup; `meshctl store verify FILE` checks one."},
 	{CodeBackupUntrusted, Denied, "backup not believed", "The backup does not lead back to the domain's root of trust: its chain begins elsewhere, or a key signed it that its keyset does not list. Nothing was written.", "Use a backup of this domain. If the root on this machine is the wrong one, name the right file with --root: `meshctl trust show --save DIR` wrote it."},
 	{CodeBackupDomain, Invalid, "backup of another domain", "The backup is of another domain than the hub in the directory. Nothing was written.", "Give the backup and the directory of one domain."},
 	{CodeRestoreNotEmpty, AlreadyExists, "store holds a log", "A backup is restored into an empty store only. Nothing was written.", "Move the old log away first: rename the file of a bolt store, or give a Consul store another prefix in --store."},

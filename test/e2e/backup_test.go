@@ -1,0 +1,228 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/meshkit/meshkit/pkg/cli/cliutil"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/plugins/store/consul/consultest"
+	"github.com/meshkit/meshkit/test/harness"
+)
+
+// domainRow is what the tests read of `get domains -o json`.
+type domainRow struct {
+	Epoch     uint64 `json:"epoch,string"`
+	Term      uint64 `json:"term,string"`
+	Seq       uint64 `json:"seq,string"`
+	ConfigSeq uint64 `json:"configSeq,string"`
+	Digest    string `json:"digest"`
+	Store     string `json:"store"`
+}
+
+func domainOf(t *testing.T, c *harness.Cluster) domainRow {
+	t.Helper()
+	var rows list[json.RawMessage]
+	c.JSON(&rows, "get", "domains")
+	if len(rows.Items) != 1 {
+		t.Fatalf("%d domains", len(rows.Items))
+	}
+	var d domainRow
+	if err := json.Unmarshal(rows.Items[0], &d); err != nil {
+		t.Fatalf("%v in %s", err, rows.Items[0])
+	}
+	return d
+}
+
+// wantGrowingActivations checks that an agent that recorded them never went back.
+func wantGrowingActivations(t *testing.T, a *harness.Agent) {
+	t.Helper()
+	data, err := os.ReadFile(a.ActivationsPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last [2]uint64
+	for line := range strings.Lines(string(data)) {
+		var now [2]uint64
+		if _, err := fmt.Sscan(line, &now[0], &now[1]); err != nil {
+			t.Fatalf("line %q: %v", line, err)
+		}
+		if now[0] < last[0] || now[0] == last[0] && now[1] <= last[1] {
+			t.Errorf("the agent went from %v to %v", last, now)
+		}
+		last = now
+	}
+}
+
+// applyProbe changes one cluster's address and waits for the agents.
+func applyProbe(t *testing.T, c *harness.Cluster, address string) {
+	t.Helper()
+	path := c.Path("probe.yaml")
+	if err := os.WriteFile(path, []byte(clusterYAML("probe", address)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Ctl("apply", "-f", path, "--wait")
+}
+
+func stop(t *testing.T, h *harness.Hub) {
+	t.Helper()
+	if code := h.Stop(); code != 0 {
+		t.Fatalf("hub %s exits %d", h.Name, code)
+	}
+}
+
+// TestFromBoltToConsulAndBack moves a domain with an agent to Consul and back by
+// backups: content and history stay, epochs grow, and the agent follows.
+func TestFromBoltToConsulAndBack(t *testing.T) {
+	c := harness.New(t)
+	server := consultest.Start(t, c.Path("consul"), consultest.Options{}).Servers[0]
+	url := "consul://" + server.HTTP + "/meshkit"
+	hub := c.NewHub("eu-west")
+	agent := c.JoinAgent(hub, "node-1", "region=eu")
+	agent.RecordActivations()
+	agent.Start()
+	c.Ctl("apply", "-f", exampleMesh(t, c), "--wait")
+	applyProbe(t, c, "10.9.0.1:80")
+	restore := func(args ...string) harness.Result {
+		return c.Run("meshhub", append([]string{"restore", "--data", hub.Data}, args...)...)
+	}
+	move := func(name, store, want, probe string) {
+		t.Helper()
+		was, history := domainOf(t, c), c.Ctl("history", "-o", "json")
+		file := c.Path(name)
+		c.Ctl("store", "export", "-o", file)
+		out := c.Ctl("store", "verify", file, "--root", filepath.Join(hub.Data, "root", "root-1.json"))
+		wantContains(t, "store verify", out, "signed by  hub hub1")
+		wantRefused(t, restore("--from", file, "--store", store), cliutil.ExitError, fault.CodeStoreLocked, "Stop all hubs")
+		stop(t, hub)
+		r := restore("--from", file, "--store", store)
+		if r.Code != 0 {
+			t.Fatalf("restore into %s: %s", store, r.Stderr)
+		}
+		wantContains(t, "restore", r.Stdout, "goes on in term", "Nothing here tells of changes after")
+		hub.Start()
+		awaitStatus(t, c, agent, "the agent is back", func(st statusOf) bool { return st.Connected })
+		now := domainOf(t, c)
+		if now.Digest != was.Digest || now.Store != want || now.Epoch <= was.Epoch || now.Seq <= was.Seq {
+			t.Errorf("after the restore into %s the domain is %+v, it was %+v", store, now, was)
+		}
+		if got := c.Ctl("history", "-o", "json"); got != history {
+			t.Errorf("the history is another one:\n%s\nwas\n%s", got, history)
+		}
+		applyProbe(t, c, probe)
+		st := awaitStatus(t, c, agent, "the new change", func(st statusOf) bool { return strings.Contains(bundleOf(t, c, agent), probe) })
+		if st.Highest.Epoch <= was.Epoch {
+			t.Errorf("the agent is at %+v, the epoch was %d", st.Highest, was.Epoch)
+		}
+	}
+	move("first.mk", url, "consul", "10.9.0.2:80")
+	db := filepath.Join(hub.Data, "store.db")
+	if err := os.Rename(db, db+".old"); err != nil {
+		t.Fatal(err)
+	}
+	move("second.mk", "bolt", "bolt", "10.9.0.3:80")
+	wantGrowingActivations(t, agent)
+}
+
+// TestABackupThatCannotBeBelievedChangesNothing holds restore to every refusal, and
+// then restores with a loss that it names.
+func TestABackupThatCannotBeBelievedChangesNothing(t *testing.T) {
+	c := harness.New(t)
+	other := c.Path("other")
+	c.Must("meshhub", "init", "--domain", "eu-west", "--data", other, "--name", "stranger")
+	foreign := c.Path("foreign")
+	c.Must("meshhub", "init", "--domain", "us-east", "--data", foreign)
+	hub := c.NewHub("eu-west")
+	agent := c.JoinAgent(hub, "node-1", "region=eu")
+	agent.RecordActivations()
+	agent.Start()
+	applyProbe(t, c, "10.9.0.1:80")
+	file := c.Path("backup.mk")
+	r := c.Run("meshctl", "store", "export")
+	if r.Code != 0 {
+		t.Fatalf("export: %s", r.Stderr)
+	}
+	whole := []byte(r.Stdout)
+	write := func(path string, data []byte) string {
+		t.Helper()
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	write(file, whole)
+	applyProbe(t, c, "10.9.0.2:80") // after the backup
+	later := domainOf(t, c)
+	stop(t, hub)
+	restore := func(from string, args ...string) harness.Result {
+		return c.Run("meshhub", append([]string{"restore", "--data", hub.Data, "--from", from}, args...)...)
+	}
+	db, config := filepath.Join(hub.Data, "store.db"), filepath.Join(hub.Data, "meshhub.yaml")
+	before, err := os.ReadFile(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, restore(file), cliutil.ExitError, fault.CodeRestoreNotEmpty, db, "mv ")
+	if now, err := os.ReadFile(db); err != nil || !bytes.Equal(now, before) {
+		t.Errorf("a refused restore changed the store (%v)", err)
+	}
+	server := consultest.Start(t, c.Path("consul"), consultest.Options{}).Servers[0]
+	url := "consul://" + server.HTTP + "/meshkit"
+	wantRefused(t, restore(file, "--store", url), cliutil.ExitBaseMoved, fault.CodeRestoreLoss, "there were changes after it", "--accept-loss")
+	if err := os.Rename(db, db+".old"); err != nil {
+		t.Fatal(err)
+	}
+	flipped := bytes.Clone(whole)
+	flipped[len(flipped)/2] ^= 1
+	wantRefused(t, restore(write(c.Path("flipped.mk"), flipped)), cliutil.ExitBadInput, fault.CodeBackupDamaged)
+	for _, n := range []int{0, 9, 200, len(whole) / 2, len(whole) - 1} {
+		wantRefused(t, restore(write(c.Path("cut.mk"), whole[:n])), cliutil.ExitBadInput, fault.CodeBackupDamaged, "cut short")
+	}
+	wantRefused(t, restore(file, "--root", filepath.Join(other, "root", "root-1.json")), cliutil.ExitAuth, fault.CodeBackupUntrusted, "root")
+	wantRefused(t, c.Run("meshhub", "restore", "--data", foreign, "--from", file), cliutil.ExitBadInput, fault.CodeBackupDomain, "us-east")
+	wantRefused(t, restore(file, "--term-floor", "1"), cliutil.ExitBadInput, fault.CodeTermFloor)
+	if err := os.Rename(filepath.Join(hub.Data, "root"), filepath.Join(hub.Data, "offline")); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, restore(file), cliutil.ExitNotFound, fault.CodeNoRootPin, "--root")
+	if err := os.Rename(filepath.Join(hub.Data, "offline"), filepath.Join(hub.Data, "root")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(db); !os.IsNotExist(err) {
+		t.Errorf("a refused restore made %s (%v)", db, err)
+	}
+	if keys, _, err := server.Client().KV().Keys("", "", nil); err != nil || len(keys) > 0 {
+		t.Errorf("a refused restore wrote %q into Consul (%v)", keys, err)
+	}
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := restore(file, "--check"); r.Code != 0 {
+		t.Errorf("--check: %s", r.Stderr)
+	}
+
+	// The old store is known again, and the loss accepted.
+	if err := os.Rename(db+".old", db); err != nil {
+		t.Fatal(err)
+	}
+	r = restore(file, "--store", url, "--accept-loss")
+	if r.Code != 0 {
+		t.Fatalf("restore with a loss: %s", r.Stderr)
+	}
+	wantContains(t, "restore", r.Stdout, "Lost:")
+	if now, err := os.ReadFile(config); err != nil || bytes.Equal(now, text) || !bytes.Contains(now, []byte(url)) {
+		t.Errorf("the configuration is %s (%v)", now, err)
+	}
+	hub.Start()
+	awaitStatus(t, c, agent, "what the backup has, as newer", func(st statusOf) bool {
+		return st.Connected && st.Highest.Epoch > later.Epoch && strings.Contains(bundleOf(t, c, agent), "10.9.0.1:80")
+	})
+	applyProbe(t, c, "10.9.0.3:80")
+	wantGrowingActivations(t, agent)
+}
