@@ -22,6 +22,9 @@ type domainRow struct {
 	ConfigSeq uint64 `json:"configSeq"`
 	Digest    string `json:"digest"`
 	Store     string `json:"store"`
+	Leader    string `json:"leader"`
+
+	AlsoServed []struct{ Domain, Leader, Problem string } `json:"alsoServed"`
 }
 
 func domainOf(t *testing.T, c *harness.Cluster) domainRow {

@@ -274,16 +274,6 @@ func TestLeadershipAndStreamsGoWhereTheyAreSent(t *testing.T) {
 	}
 }
 
-// domainRow is what the tests read of `get domains -o json`.
-type domainRow struct {
-	Domain     string `json:"domain"`
-	Leader     string `json:"leader"`
-	Digest     string `json:"digest"`
-	AlsoServed []struct {
-		Domain, Leader, Problem string
-	} `json:"alsoServed"`
-}
-
 // TestOneRingServesSeveralDomains makes two more domains on a ring: each has agents,
 // operators and a leader of its own, also after the hubs were restarted.
 func TestOneRingServesSeveralDomains(t *testing.T) {
