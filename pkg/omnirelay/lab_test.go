@@ -121,7 +121,7 @@ func newLab(t testing.TB, adjust ...func(*distribution.ServerConfig, *Config)) *
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = g.Serve(lis) })
 	dial := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) })
-	l.conn, err = grpc.NewClient("passthrough:lab", append(wire.DialOptions(wire.DialConfig{ReceiveBytes: MaxMessage}), dial, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	l.conn, err = grpc.NewClient("passthrough:lab", append(wire.DialOptions(wire.DialConfig{ReceiveBytes: MaxMessage, Window: 64 << 10}), dial, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,6 +40,13 @@ func (d *Driver) fence(session string) *api.TxnOp {
 // Append implements store.Driver.
 func (d *Driver) Append(ctx context.Context, b store.Batch) error {
 	const doing = "append to log"
+	if d.ctx.Err() != nil {
+		return fault.New(fault.CodeStoreClosed, "%s: the store is closed", doing)
+	}
+	over := fault.New(fault.CodeLeaseLost, "%s: the lease of term %d is over", doing, b.Term)
+	if l, _ := d.holding(); l == nil || l.term != b.Term {
+		return over // before anything large is sent
+	}
 	ops, err := d.entries(ctx, doing, b)
 	if err != nil {
 		return err
@@ -51,7 +58,7 @@ func (d *Driver) Append(ctx context.Context, b store.Batch) error {
 	defer cancel()
 	l, at := d.holding()
 	if l == nil || l.term != b.Term {
-		return fault.New(fault.CodeLeaseLost, "%s: the lease of term %d is over", doing, b.Term)
+		return over
 	}
 	if at.Seq != b.After || at.Lease != b.Term {
 		// What is known may be old, after a write whose answer was lost.
@@ -110,12 +117,6 @@ func (d *Driver) refresh(ctx context.Context, doing string, b store.Batch) (vers
 // chunks of large ones: a chunk without its entry is never read. Each chunk has the
 // time of one request, so that a large entry has as much as it needs.
 func (d *Driver) entries(ctx context.Context, doing string, b store.Batch) ([]*api.TxnOp, error) {
-	if d.ctx.Err() != nil {
-		return nil, fault.New(fault.CodeStoreClosed, "%s: the store is closed", doing)
-	}
-	if l, _ := d.holding(); l == nil || l.term != b.Term {
-		return nil, fault.New(fault.CodeLeaseLost, "%s: the lease of term %d is over", doing, b.Term)
-	}
 	ops := make([]*api.TxnOp, 0, len(b.Records)+2)
 	for _, r := range b.Records {
 		if len(r.Data) <= inlineBytes {
