@@ -74,6 +74,7 @@ func stop(t *testing.T, h *harness.Hub) {
 // TestFromBoltToConsulAndBack moves a domain with an agent to Consul and back by
 // backups: content and history stay, epochs grow, and the agent follows.
 func TestFromBoltToConsulAndBack(t *testing.T) {
+	t.Parallel()
 	c := harness.New(t)
 	server := consultest.Start(t, c.Path("consul"), consultest.Options{}).Servers[0]
 	url := "consul://" + server.HTTP + "/meshkit"
@@ -127,6 +128,7 @@ func TestFromBoltToConsulAndBack(t *testing.T) {
 // TestABackupThatCannotBeBelievedChangesNothing holds restore to every refusal, and
 // then restores with a loss that it names.
 func TestABackupThatCannotBeBelievedChangesNothing(t *testing.T) {
+	t.Parallel()
 	c := harness.New(t)
 	other := c.Path("other")
 	c.Must("meshhub", "init", "--domain", "eu-west", "--data", other, "--name", "stranger")

@@ -103,6 +103,7 @@ func awaitContent(t *testing.T, c *harness.Cluster, a *harness.Agent, text strin
 // take no agent back, also over a restart; an operator gives up what is lost, and
 // all go on, above everything that was seen.
 func TestAConsulSnapshotRestoredTakesNobodyBack(t *testing.T) {
+	t.Parallel()
 	c := harness.New(t)
 	server := consultest.Start(t, c.Path("consul"), consultest.Options{}).Servers[0]
 	url := "consul://" + server.HTTP + "/meshkit"
@@ -188,6 +189,7 @@ func TestAConsulSnapshotRestoredTakesNobodyBack(t *testing.T) {
 // a hub that runs, and of one that starts: it refuses what it finds, says so, and its
 // agent keeps what it has.
 func TestAWriterInConsulReachesNoAgent(t *testing.T) {
+	t.Parallel()
 	c := harness.New(t)
 	server := consultest.Start(t, c.Path("consul"), consultest.Options{}).Servers[0]
 	kv := server.Client().KV()
@@ -334,6 +336,7 @@ func TestAWriterInConsulReachesNoAgent(t *testing.T) {
 // the hub's own agent hang: writes and renewals fail soon and clearly, reads and
 // streams go on, the hub says what is wrong, and goes on by itself.
 func TestALostStoreMakesTheRingReadOnlyUntilItIsBack(t *testing.T) {
+	t.Parallel()
 	c := harness.New(t)
 	cluster := consultest.Start(t, c.Path("consul"), consultest.Options{Servers: 3})
 	servers := cluster.Servers

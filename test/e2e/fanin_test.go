@@ -40,6 +40,7 @@ func countingProxy(t *testing.T, to string) (address string, count *atomic.Int64
 // TestConsulsLoadDoesNotGrowWithAgents counts what a hub asks of Consul, idle and
 // during changes, without agents and with many.
 func TestConsulsLoadDoesNotGrowWithAgents(t *testing.T) {
+	t.Parallel()
 	const agents, changes, idle = 200, 20, 5 * time.Second
 	c := harness.New(t)
 	server := consultest.Start(t, c.Path("consul"), consultest.Options{}).Servers[0]

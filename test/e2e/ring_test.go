@@ -76,6 +76,7 @@ func leaderOf(t *testing.T, ring []*harness.Hub) *harness.Hub {
 // TestARingSurvivesTheLossOfItsLeader has writers on every hub while leaders are
 // killed, stopped and ended. Each write that was acknowledged is in the log, once.
 func TestARingSurvivesTheLossOfItsLeader(t *testing.T) {
+	t.Parallel()
 	c := harness.New(t)
 	ring := newRing(t, c)
 	ctx, stop := context.WithCancel(t.Context())
@@ -165,6 +166,7 @@ func TestARingSurvivesTheLossOfItsLeader(t *testing.T) {
 // TestAnyHubAnswersForTheRing joins agents through different hubs and asks one for
 // all of them.
 func TestAnyHubAnswersForTheRing(t *testing.T) {
+	t.Parallel()
 	c := harness.New(t)
 	ring := newRing(t, c)
 	for i, h := range ring {
@@ -215,6 +217,7 @@ func TestAnyHubAnswersForTheRing(t *testing.T) {
 // TestLeadershipAndStreamsGoWhereTheyAreSent transfers leadership, drains hubs, also
 // the one that leads, and restarts a drained one.
 func TestLeadershipAndStreamsGoWhereTheyAreSent(t *testing.T) {
+	t.Parallel()
 	c := harness.New(t)
 	ring := newRing(t, c)
 	agent := c.NewAgent(ring[1], "n1")
@@ -277,6 +280,7 @@ func TestLeadershipAndStreamsGoWhereTheyAreSent(t *testing.T) {
 // TestOneRingServesSeveralDomains makes two more domains on a ring: each has agents,
 // operators and a leader of its own, also after the hubs were restarted.
 func TestOneRingServesSeveralDomains(t *testing.T) {
+	t.Parallel()
 	c := harness.New(t)
 	ring := newRing(t, c)
 	in := func(domain string, args ...string) []string { return append([]string{"--context", domain}, args...) }

@@ -125,6 +125,7 @@ func use(t *testing.T, cfg Config) error {
 // TestTheDocumentedPolicyIsWhatAHubNeeds runs a hub's store with exactly the policy
 // of the runbook, and with each rule of it taken away.
 func TestTheDocumentedPolicyIsWhatAHubNeeds(t *testing.T) {
+	t.Parallel()
 	s := denying(t)
 	policy := documentedPolicy(t)
 	cfg := func(token string) Config { return Config{Address: s.HTTP, Domain: "eu-west", Token: token} }
@@ -153,6 +154,7 @@ func TestTheDocumentedPolicyIsWhatAHubNeeds(t *testing.T) {
 // TestATokenIsReplacedWithoutARestart changes the file while the lease is held, and
 // deletes the old token: writes go on, and so does the health check.
 func TestATokenIsReplacedWithoutARestart(t *testing.T) {
+	t.Parallel()
 	s := denying(t)
 	old := newToken(t, s, "old", documentedPolicy(t))
 	file := filepath.Join(t.TempDir(), "token")
@@ -228,6 +230,7 @@ func pki(t *testing.T, name string) consultest.TLS {
 // TestTLSIsMutualAndItsMistakesAreTold speaks https to a Consul that wants a
 // client's certificate, in the ways in which that goes wrong, too.
 func TestTLSIsMutualAndItsMistakesAreTold(t *testing.T) {
+	t.Parallel()
 	files := pki(t, "Consul CA")
 	other := pki(t, "another CA")
 	s := consultest.Start(t, t.TempDir(), consultest.Options{TLS: &files}).Servers[0]
@@ -263,6 +266,7 @@ func TestTLSIsMutualAndItsMistakesAreTold(t *testing.T) {
 
 // TestAPrefixIsAnIsland keeps two domains of one name apart.
 func TestAPrefixIsAnIsland(t *testing.T) {
+	t.Parallel()
 	s := consultest.Start(t, t.TempDir(), consultest.Options{}).Servers[0]
 	for _, prefix := range []string{"one", "two/deep"} {
 		d := open(t, Config{Address: s.HTTP, Prefix: prefix})
@@ -283,6 +287,7 @@ func TestAPrefixIsAnIsland(t *testing.T) {
 // TestEveryRequestNamesDatacenterNamespaceAndPartition uses a server that records:
 // namespaces and partitions are Consul Enterprise's.
 func TestEveryRequestNamesDatacenterNamespaceAndPartition(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	seen := make(map[string]string) // path to what it named
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -337,6 +342,7 @@ func TestEveryRequestNamesDatacenterNamespaceAndPartition(t *testing.T) {
 // TestAHubIsListedWhileItRuns looks at the service instance that the runbook
 // describes, also after somebody took it away.
 func TestAHubIsListedWhileItRuns(t *testing.T) {
+	t.Parallel()
 	s := consultest.Start(t, t.TempDir(), consultest.Options{}).Servers[0]
 	client := s.Client()
 	listed := func(want int) *api.ServiceEntry {

@@ -21,11 +21,13 @@ func TestMain(m *testing.M) {
 }
 
 func TestDriver(t *testing.T) {
+	t.Parallel()
 	c := consultest.Start(t, t.TempDir(), consultest.Options{})
 	storetest.Run(t, func(t *testing.T) storetest.Engine { return engine(t, c) })
 }
 
 func TestDriverOnThreeServers(t *testing.T) {
+	t.Parallel()
 	c := consultest.Start(t, t.TempDir(), consultest.Options{Servers: 3})
 	storetest.Run(t, func(t *testing.T) storetest.Engine { return engine(t, c) })
 }

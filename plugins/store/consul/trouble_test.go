@@ -66,6 +66,7 @@ func records(term, after uint64, data ...string) store.Batch {
 
 // TestEditsInTheStoreAreRefused: somebody with a token writes into the keys.
 func TestEditsInTheStoreAreRefused(t *testing.T) {
+	t.Parallel()
 	c := consultest.Start(t, t.TempDir(), consultest.Options{})
 	kv := c.Servers[0].Client().KV()
 	put := func(key, value string) {
@@ -165,6 +166,7 @@ func holdLease(address string) {
 // TestAHolderThatIsGoneIsReplaced kills and stops a process that holds the
 // lease and writes.
 func TestAHolderThatIsGoneIsReplaced(t *testing.T) {
+	t.Parallel()
 	for name, sig := range map[string]syscall.Signal{"killed": syscall.SIGKILL, "stopped": syscall.SIGSTOP} {
 		t.Run(name, func(t *testing.T) {
 			c := consultest.Start(t, t.TempDir(), consultest.Options{})
@@ -224,6 +226,7 @@ func TestAHolderThatIsGoneIsReplaced(t *testing.T) {
 
 // TestALoopThatHangsLosesTheLease: the port answers, the loop of the leader does not.
 func TestALoopThatHangsLosesTheLease(t *testing.T) {
+	t.Parallel()
 	c := consultest.Start(t, t.TempDir(), consultest.Options{})
 	d := open(t, Config{Address: c.Servers[0].HTTP})
 	var hangs atomic.Bool
@@ -246,6 +249,7 @@ func TestALoopThatHangsLosesTheLease(t *testing.T) {
 
 // TestWithoutAQuorumCallsEndSoon: two of three servers are gone.
 func TestWithoutAQuorumCallsEndSoon(t *testing.T) {
+	t.Parallel()
 	c := consultest.Start(t, t.TempDir(), consultest.Options{Servers: 3})
 	d := open(t, Config{Address: c.Servers[0].HTTP, Timeout: 500 * time.Millisecond})
 	l, err := d.Campaign(bounded(t), store.Holder{Name: "hub"})
@@ -273,6 +277,7 @@ func TestWithoutAQuorumCallsEndSoon(t *testing.T) {
 }
 
 func TestNothingToConnectToIsSaidAtOnce(t *testing.T) {
+	t.Parallel()
 	d := open(t, Config{Address: "127.0.0.1:1"})
 	_, err := d.Read(bounded(t), 0, 1)
 	wantCode(t, err, fault.CodeStoreUnavailable)
