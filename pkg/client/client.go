@@ -14,7 +14,6 @@ package client
 
 import (
 	"context"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -143,37 +142,9 @@ func (c *Client) explain(err error, m manner, sent bool) error {
 	}
 	text := err.Error()
 	if strings.Contains(text, "tls: ") || strings.Contains(text, "x509: ") || strings.Contains(text, "spiffe") {
-		return fault.New(fault.CodeHandshake, "hub %s: %s", c.hub, handshakeReason(text))
+		return fault.New(fault.CodeHandshake, "hub %s: %s", c.hub, wire.HandshakeReason(text))
 	}
-	return fault.New(fault.CodeUnreachable, "hub %s: %s", c.hub, dialReason(text))
-}
-
-// handshakeReason and dialReason cut gRPC's layers of prefixes off.
-func handshakeReason(text string) string {
-	return lastOf(text, "handshake failed: ", "error reading server preface: ")
-}
-
-func dialReason(text string) string {
-	return lastOf(text, "Error while dialing: ", "error reading server preface: ", "desc = ")
-}
-
-func lastOf(text string, markers ...string) string {
-	const desc = "desc = "
-	for i := strings.Index(text, desc+`"`); i >= 0; i = strings.Index(text, desc+`"`) {
-		quoted, err := strconv.QuotedPrefix(text[i+len(desc):])
-		if err != nil {
-			break
-		}
-		if text, err = strconv.Unquote(quoted); err != nil {
-			break
-		}
-	}
-	for _, m := range markers {
-		if i := strings.LastIndex(text, m); i >= 0 {
-			text = text[i+len(m):]
-		}
-	}
-	return strings.TrimSpace(text)
+	return fault.New(fault.CodeUnreachable, "hub %s: %s", c.hub, wire.DialReason(text))
 }
 
 type sentKey struct{}

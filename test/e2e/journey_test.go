@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meshkit/meshkit/plugins/store/consul/consultest"
 	"github.com/meshkit/meshkit/test/harness"
 )
 
@@ -195,6 +196,21 @@ func TestATokenJoinsOneNode(t *testing.T) {
 // TestDemoHoldsEveryStepAndLeavesNothing runs the README's first command with
 // the built programs.
 func TestDemoHoldsEveryStepAndLeavesNothing(t *testing.T) {
+	demoHolds(t, []string{"--headless"}, "publish", "change", "refuse", "kill", "restart", "resume", "cleanup")
+}
+
+// TestRingDemoHoldsEveryStepAndLeavesNothing runs it with three hubs on a Consul.
+func TestRingDemoHoldsEveryStepAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	consul, err := consultest.Program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	demoHolds(t, []string{"--ring", "--headless", "--consul", consul}, "consul", "ring", "agents", "publish", "kill", "handover", "check", "cleanup")
+}
+
+func demoHolds(t *testing.T, args []string, steps ...string) {
+	t.Helper()
 	c := harness.New(t)
 	// A Unix socket's path must stay short, so this is not below t.TempDir.
 	tmp := c.Path("tmp")
@@ -202,11 +218,11 @@ func TestDemoHoldsEveryStepAndLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Setenv("TMPDIR", tmp)
-	r := c.Run("meshctl", "demo", "--headless")
+	r := c.Run("meshctl", append([]string{"demo"}, args...)...)
 	if r.Code != 0 {
 		t.Fatalf("exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 	}
-	for _, step := range []string{"publish", "change", "refuse", "kill", "restart", "resume", "cleanup"} {
+	for _, step := range steps {
 		wantContains(t, "the demo", r.Stdout, step)
 	}
 	left, err := os.ReadDir(tmp)

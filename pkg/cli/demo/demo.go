@@ -9,6 +9,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -26,6 +27,8 @@ type options struct {
 	app      *cliutil.App
 	headless bool
 	hold     bool
+	ring     bool
+	consul   string
 	data     string
 	// janitor makes the command that cleans up after a demo that died.
 	janitor func(dir string) (*exec.Cmd, error)
@@ -45,16 +48,30 @@ it, and brings the hub back.
 It needs nothing else, takes at most a minute once the programs are built, and leaves no process and no directory behind,
 however it ends. With --headless it prints one line per step and exits with 0 only if every step held. With --hold
 everything keeps running until interrupted, and the settings for other clients are printed; when stdout goes into a
-file, it holds nothing but them.`,
+file, it holds nothing but them.
+
+With --ring it runs three hubs on a Consul of three servers instead (the program is found on PATH or named with --consul), kills
+the hub that leads three times while clients write through all of them, and prints how long writes waited.`,
 		Example: `  meshctl demo
   meshctl demo --headless
+  meshctl demo --ring --consul /usr/local/bin/consul
   meshctl demo --hold > demo.env     # then, in another terminal: . ./demo.env && meshctl get agents`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case o.ring && o.hold:
+				return cliutil.Usagef("--ring and --hold exclude each other")
+			case o.consul != "" && !o.ring:
+				return cliutil.Usagef("--consul goes with --ring")
+			}
+			return o.run(cmd.Context())
+		},
 	}
 	fl := cmd.Flags()
 	fl.BoolVar(&o.headless, "headless", false, "print one line per step, with figures")
 	fl.BoolVar(&o.hold, "hold", false, "keep all running until interrupted, and print export MESHKIT_…= lines")
+	fl.BoolVar(&o.ring, "ring", false, "three hubs on a Consul, whose leader is killed under writes")
+	fl.StringVar(&o.consul, "consul", "", "with --ring, the Consul program (default: consul on PATH)")
 	fl.StringVar(&o.data, "data", "", "directory to use, empty or absent; removed at the end")
 	cmd.MarkFlagDirname("data")
 	return cmd
@@ -83,10 +100,15 @@ func (o *options) run(ctx context.Context) (err error) {
 		err = errors.Join(err, closeErr)
 	}()
 	s := &story{app: o.app, sup: sup, dir: dir, say: n}
-	defer s.close()
+	steps, close := s.steps(), s.close
+	if o.ring {
+		r := &ring{story: s, consul: cmp.Or(o.consul, "consul")}
+		steps, close = r.steps(), r.close
+	}
+	defer close()
 	n.welcome()
-	for i, st := range s.steps() {
-		if err := n.step(ctx, i+1, len(s.steps()), st); err != nil {
+	for i, st := range steps {
+		if err := n.step(ctx, i+1, len(steps), st); err != nil {
 			return s.failed(ctx, st, err)
 		}
 	}

@@ -250,7 +250,7 @@ func (s *Fleet) follow(stream grpc.ServerStreamingServer[adminv1.WatchPropagatio
 		case len(others) > 0:
 			now = ring.merge(version, s.Replica.Current().State.NodeCount(), now, others)
 		case !local:
-			now.Histogram = nil // for hubs only
+			now.Histogram, now.Answered = nil, false // for hubs only
 		}
 		if !proto.Equal(now, last) {
 			if err := stream.Send(now); err != nil {
@@ -296,7 +296,7 @@ func progressOf(p fleet.Progress) *adminv1.WatchPropagationResponse {
 	out := &adminv1.WatchPropagationResponse{
 		Version: p.Version, Concerned: p.Concerned, Acked: p.Acked, Nacked: p.Nacked, Disconnected: p.Disconnected,
 		Connected: p.Connected, Histogram: p.Histogram,
-		P50: durationpb.New(p.P50), P99: durationpb.New(p.P99), Last: durationpb.New(p.Last), Done: p.Done,
+		P50: durationpb.New(p.P50), P99: durationpb.New(p.P99), Last: durationpb.New(p.Last), Done: p.Done, Answered: p.Answered,
 	}
 	names := make([]string, 0, len(p.Nacks))
 	for name := range p.Nacks {

@@ -15,6 +15,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/fleet"
 	"github.com/meshkit/meshkit/pkg/hub/peers"
+	"github.com/meshkit/meshkit/pkg/wire"
 )
 
 // What is not in the log, each hub knows of its own streams. Reads ask the other
@@ -91,7 +92,7 @@ func (s *Fleet) hubsElsewhere(ctx context.Context) []*adminv1.Hub {
 	}) {
 		h := a.Value
 		if a.Err != nil {
-			h = &adminv1.Hub{Name: a.Peer.Hub, Address: a.Peer.Address, Problem: "does not answer: " + a.Err.Error()}
+			h = &adminv1.Hub{Name: a.Peer.Hub, Address: a.Peer.Address, Problem: "does not answer: " + wire.DialReason(a.Err.Error())}
 		}
 		out = append(out, h)
 	}
@@ -185,6 +186,7 @@ func (r *ringProgress) merge(version uint64, joined int, mine *adminv1.WatchProp
 // the number of nodes in the log; silent are hubs that do not answer.
 func mergeProgress(version uint64, joined int, all []*adminv1.WatchPropagationResponse, silent []string) *adminv1.WatchPropagationResponse {
 	out := &adminv1.WatchPropagationResponse{Version: version, Done: true, SilentHubs: silent}
+	answered := true
 	var last time.Duration
 	var counts []uint32
 	for _, r := range all {
@@ -193,6 +195,7 @@ func mergeProgress(version uint64, joined int, all []*adminv1.WatchPropagationRe
 		out.Nacked += r.GetNacked()
 		out.Connected += r.GetConnected()
 		out.Done = out.Done && r.GetDone()
+		answered = answered && r.GetAnswered()
 		out.Nacks = append(out.Nacks, r.GetNacks()...)
 		last = max(last, r.GetLast().AsDuration())
 		for i, n := range r.GetHistogram() {
@@ -204,6 +207,8 @@ func mergeProgress(version uint64, joined int, all []*adminv1.WatchPropagationRe
 	}
 	slices.SortFunc(out.Nacks, func(a, b *adminv1.AgentNack) int { return cmp.Compare(a.GetNode(), b.GetNode()) })
 	out.Nacks = out.Nacks[:min(len(out.Nacks), 10)]
+	// Whom one hub awaits, another may have.
+	out.Done = out.GetDone() || answered && out.GetConnected() >= uint64(joined)
 	out.Disconnected = uint64(max(0, joined-int(out.GetConnected())))
 	out.Last = durationpb.New(last)
 	out.P50 = durationpb.New(min(last, fleet.Quantile(counts, 0.50)))

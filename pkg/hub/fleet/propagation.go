@@ -160,6 +160,8 @@ type Progress struct {
 	// Done: views are published up to the version, no connected node that it
 	// concerns is outstanding, and none is awaited.
 	Done bool
+	// Answered: the same, whoever is awaited.
+	Answered bool
 	// Again is when to look again though nothing has changed; 0: never.
 	Again time.Duration
 }
@@ -189,7 +191,7 @@ func (f *Fleet) Progress(version uint64, joined iter.Seq[Joined]) Progress {
 	if f.settled < version {
 		return p
 	}
-	p.Done = p.Again == 0
+	p.Done, p.Answered = p.Again == 0, true
 	if w := f.waveOf(version); w != nil { // else it is too long ago to remember
 		f.answers(&p, w)
 	}
@@ -210,7 +212,7 @@ func (f *Fleet) answers(p *Progress, w *wave) {
 		}
 	}
 	p.Concerned = p.Acked + p.Nacked + outstanding
-	p.Done = p.Done && outstanding == 0
+	p.Done, p.Answered = p.Done && outstanding == 0, outstanding == 0
 	took := sortedCopy(w.took)
 	if len(took) > 0 {
 		before := w.commits[len(w.commits)-1].At.Sub(w.at(p.Version)) // an earlier entry of the same publication waited longer

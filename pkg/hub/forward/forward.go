@@ -69,6 +69,10 @@ var methods = map[string]bool{
 	"/meshkit.admin.v1.DomainService/CreateDomain":     true,
 }
 
+// moves are those after which another hub leads, and whose answer comes from the
+// one that led.
+var moves = map[string]bool{"/meshkit.admin.v1.RingService/TransferLeadership": true}
+
 const (
 	// patience is how long a call waits for a leader, failovers included.
 	patience = 15 * time.Second
@@ -281,6 +285,9 @@ func (f *Forwarder) ask(ctx context.Context, address, hub, method string, req, r
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer cancel()
+		if moves[method] {
+			<-ctx.Done()
+		}
 		for ctx.Err() == nil {
 			_, changed := f.opt.Replica.Watch()
 			if now, _ := f.leader(); now != hub {

@@ -3131,7 +3131,10 @@ type WatchPropagationResponse struct {
 	// hubs that ask each other: percentiles cannot be added up.
 	Histogram []uint32 `protobuf:"varint,12,rep,packed,name=histogram,proto3" json:"histogram,omitempty"`
 	// Hubs that do not answer; their agents are not counted.
-	SilentHubs    []string `protobuf:"bytes,13,rep,name=silent_hubs,json=silentHubs,proto3" json:"silent_hubs,omitempty"`
+	SilentHubs []string `protobuf:"bytes,13,rep,name=silent_hubs,json=silentHubs,proto3" json:"silent_hubs,omitempty"`
+	// No agent that is connected to the answering hub is outstanding. For hubs, as the
+	// histogram: an agent that one of them awaits may be with another.
+	Answered      bool `protobuf:"varint,14,opt,name=answered,proto3" json:"answered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3255,6 +3258,13 @@ func (x *WatchPropagationResponse) GetSilentHubs() []string {
 		return x.SilentHubs
 	}
 	return nil
+}
+
+func (x *WatchPropagationResponse) GetAnswered() bool {
+	if x != nil {
+		return x.Answered
+	}
+	return false
 }
 
 type AgentNack struct {
@@ -5150,7 +5160,7 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"I\n" +
 	"\x17WatchPropagationRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
-	"\x05local\x18\x02 \x01(\bR\x05local\"\xd1\x03\n" +
+	"\x05local\x18\x02 \x01(\bR\x05local\"\xed\x03\n" +
 	"\x18WatchPropagationResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1c\n" +
 	"\tconcerned\x18\x02 \x01(\x04R\tconcerned\x12\x14\n" +
@@ -5166,7 +5176,8 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\tconnected\x18\v \x01(\x04R\tconnected\x12\x1c\n" +
 	"\thistogram\x18\f \x03(\rR\thistogram\x12\x1f\n" +
 	"\vsilent_hubs\x18\r \x03(\tR\n" +
-	"silentHubs\"M\n" +
+	"silentHubs\x12\x1a\n" +
+	"\banswered\x18\x0e \x01(\bR\banswered\"M\n" +
 	"\tAgentNack\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12,\n" +
 	"\x04nack\x18\x02 \x01(\v2\x18.meshkit.control.v1.NackR\x04nack\"'\n" +

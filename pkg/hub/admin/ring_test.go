@@ -1,0 +1,28 @@
+package admin
+
+import (
+	"testing"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+)
+
+// Two hubs, each of which awaits the agents that are with the other.
+func TestWhomOneHubAwaitsAnotherMayHave(t *testing.T) {
+	hub := func(connected, acked uint64, answered bool) *adminv1.WatchPropagationResponse {
+		return &adminv1.WatchPropagationResponse{Version: 7, Connected: connected, Concerned: acked, Acked: acked, Answered: answered}
+	}
+	for name, c := range map[string]struct {
+		joined int
+		all    []*adminv1.WatchPropagationResponse
+		done   bool
+	}{
+		"all are somewhere":     {5, []*adminv1.WatchPropagationResponse{hub(2, 2, true), hub(3, 3, true)}, true},
+		"one is nowhere":        {6, []*adminv1.WatchPropagationResponse{hub(2, 2, true), hub(3, 3, true)}, false},
+		"one is outstanding":    {5, []*adminv1.WatchPropagationResponse{hub(2, 2, true), hub(3, 2, false)}, false},
+		"an older hub answered": {5, []*adminv1.WatchPropagationResponse{hub(2, 2, true), {Version: 7, Connected: 3}}, false},
+	} {
+		if out := mergeProgress(7, c.joined, c.all, nil); out.GetDone() != c.done {
+			t.Errorf("%s: done is %v", name, out.GetDone())
+		}
+	}
+}
