@@ -68,6 +68,7 @@ func override(field *string, flag string) {
 }
 
 func (o *runOptions) run(cmd *cobra.Command) error {
+	keepHeapFloor()
 	c, err := loadConfig(o.config)
 	if err != nil {
 		return err

@@ -44,8 +44,11 @@ type Tenure struct {
 	stalled chan struct{}
 	stalls  bool
 
-	// head is the end of the log. Only the writer's goroutine uses it.
-	head Head
+	// head is the end of the log, together how many proposals shared the last
+	// append, took how long it took. Only the writer's goroutine uses them.
+	head     Head
+	together int
+	took     time.Duration
 }
 
 // Causes of the end of a tenure's Context, beside the store's own word: errors.Is finds

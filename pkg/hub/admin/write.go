@@ -68,7 +68,15 @@ func (s *Resources) Apply(ctx context.Context, in *adminv1.ApplyRequest) (*admin
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.commit(ctx, req, prep, in.GetDryRun())
+	var resp *adminv1.ApplyResponse
+	if small(in.GetChange()) && !in.GetDryRun() {
+		var cur *replica.Current
+		if cur, err = s.current(); err == nil {
+			resp, err = s.append(ctx, req, prep, cur, nil, nil, true)
+		}
+	} else {
+		resp, err = s.commit(ctx, req, prep, in.GetDryRun())
+	}
 	span.SetAttributes(attribute.Int64("meshkit.seq", int64(resp.GetSeq())), attribute.Int("meshkit.resources", len(in.GetChange().GetResources())))
 	return resp, err
 }
@@ -118,6 +126,23 @@ func (s *Resources) undone(resp *adminv1.ApplyResponse) *adminv1.UndoResponse {
 
 var errReplayed = errors.New("request was committed before")
 
+// What the log's writer prepares itself.
+const (
+	smallResources = 16
+	smallBytes     = 64 << 10
+)
+
+// small tells whether a change is prepared in the log's writer at once: that takes
+// less than preparing it ahead, and again for each change that came first, when
+// many write. A refusal costs the writer no more than a change does.
+func small(c *adminv1.Change) bool {
+	bytes := 0
+	for _, r := range c.GetResources() {
+		bytes += len(r)
+	}
+	return !c.GetPrune() && len(c.GetResources())+len(c.GetDeletes()) <= smallResources && bytes <= smallBytes
+}
+
 // tries is how often a change is prepared outside the log's writer before it is
 // prepared in it.
 const tries = 4
@@ -158,15 +183,16 @@ func (s *Resources) commit(ctx context.Context, req request, prep prepare, dryRu
 	}
 }
 
-// append commits a change that was prepared on cur. When another change came first,
-// it prepares it again if it is the last try, or else gives errMoved.
+// append commits a change that was prepared on cur. When p is nil, or another change
+// came first, it is prepared in the writer if it is the last try; or else the error
+// is errMoved.
 func (s *Resources) append(ctx context.Context, req request, prep prepare, cur *replica.Current, p *change.Prepared, plan *adminv1.PlanResponse, last bool) (*adminv1.ApplyResponse, error) {
 	actx, span := tracer.Start(ctx, "append")
 	entry, err := s.Replica.Propose(actx, func(cur *replica.Current, _ time.Time) (replica.Proposal, error) {
 		if _, done, err := req.committed(cur); err != nil || done {
 			return replica.Proposal{}, cmp.Or(err, errReplayed)
 		}
-		if !cur.State.SameResources(p.Base()) {
+		if p == nil || !cur.State.SameResources(p.Base()) {
 			if !last {
 				return replica.Proposal{}, errMoved
 			}
