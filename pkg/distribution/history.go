@@ -69,6 +69,15 @@ func (h *History) put(t *digest.Trie, cost int64) {
 	}
 }
 
+// Recall keeps t, an older version of what newer is, as if it had been published.
+func (h *History) Recall(t, newer *digest.Trie) { h.put(t, stepCost(newer, t)) }
+
+// Has tells whether the content with this root is kept.
+func (h *History) Has(root digest.Hash) bool {
+	_, ok := h.get(root)
+	return ok
+}
+
 // get finds the trie with this root.
 func (h *History) get(root digest.Hash) (*digest.Trie, bool) {
 	h.mu.Lock()

@@ -438,6 +438,8 @@ type agent struct {
 	accepted *controlv1.Accepted
 	signer   string
 	opened   int
+	// snapshots counts updates that were not deltas.
+	snapshots int
 }
 
 func (h *agentHost) start(t *testing.T, node string, labels map[string]string) *agent {
@@ -497,6 +499,9 @@ func (a *agent) Update(_ context.Context, u *distribution.Update) {
 	if err != nil {
 		a.t.Errorf("manifest: %v", err)
 		return
+	}
+	if u.Snapshot {
+		a.snapshots++
 	}
 	next, err := distribution.Apply(a.content, m, u, distribution.Limits{})
 	if err != nil {

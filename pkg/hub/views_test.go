@@ -132,3 +132,40 @@ func TestWaitingRightAfterARestartWaitsForTheNodesThatComeBack(t *testing.T) {
 		t.Errorf("%v, want the node that came back counted", p)
 	}
 }
+
+// What a node holds was published by the hub before it was started again: the hub
+// computes it from the past that the log keeps.
+func TestAHubThatWasStartedAgainSendsDeltasToNodesThatMissedChanges(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	h := d.Start(t)
+	o := operate(t, h)
+	source, _ := h.Join(t, h.Token(t, &adminv1.CreateTokenRequest{Labels: map[string]string{"region": "us"}}), "node-us")
+	before := (&agentHost{h}).connect(t, "node-us", source)
+	docs := mesh()
+	for i := range 20 {
+		docs = append(docs, cluster(fmt.Sprint("more-", i), "10.0.1.1:80"))
+	}
+	before.await(o.apply(t, append(docs, scopedCluster("only-us", "us", "10.0.0.3:80"))...).GetSeq())
+	if err := h.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	h = d.Start(t)
+	o = operate(t, h)
+	o.apply(t, checkout(80, 20), cluster("new", "10.0.0.7:80"))
+	o.apply(t, checkout(70, 30), scopedCluster("only-us", "us", "10.0.0.4:80"))
+	last, err := o.resources.Apply(t.Context(), &adminv1.ApplyRequest{Change: &adminv1.Change{Deletes: []*adminv1.Key{{Kind: "Cluster", Name: "more-7"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := (&agentHost{h}).connect(t, "node-us", source, func(a *agent) {
+		before.mu.Lock()
+		defer before.mu.Unlock()
+		a.active, a.content = before.active, before.content
+	})
+	if m := after.await(last.GetSeq()); m.GetCount() != 24 {
+		t.Errorf("the node holds %d resources, want 24", m.GetCount())
+	}
+	if after.snapshots > 0 {
+		t.Error("the node was sent a snapshot where a delta could serve")
+	}
+}

@@ -49,7 +49,7 @@ func (s *Set) attach(ctx context.Context, peer distribution.Peer, hello *control
 	if cancel, ok := wire.CancelCall(ctx); ok {
 		sess.end = cancel
 	}
-	for {
+	for recalled := false; ; {
 		s.mu.Lock()
 		cur := s.cur
 		s.mu.Unlock()
@@ -63,6 +63,12 @@ func (s *Set) attach(ctx context.Context, peer distribution.Peer, hello *control
 		}
 		if s.cur != cur { // the class may have changed in between
 			s.mu.Unlock()
+			continue
+		}
+		if !recalled && s.forgotten(a, hello) {
+			s.mu.Unlock()
+			s.recall(a, hello)
+			recalled = true
 			continue
 		}
 		if err := s.recognize(ctx, sess); err != nil {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
@@ -77,6 +78,8 @@ type Set struct {
 	settled  uint64          // config sequence up to which all is published
 	unsigned error           // why the newest content is not published, nil when it is
 	moved    map[string]bool // views that were published since settled moved
+	recalled map[string]bool // what recall has tried, by recallID
+	recalls  *rate.Limiter
 }
 
 // activeView is a view that nodes follow, or followed lately. Set.mu guards it.
@@ -108,6 +111,7 @@ func New(opt Options) *Set {
 		opt: opt, log: opt.Logger, history: distribution.NewHistory(0, 0), metrics: newMetrics(), resign: make(chan chan error),
 		first: make(chan struct{}), taken: make(chan struct{}),
 		active: make(map[string]*activeView), sessions: make(map[*session]struct{}), moved: make(map[string]bool),
+		recalled: make(map[string]bool), recalls: rate.NewLimiter(recallsPerSecond, recallBurst),
 	}
 }
 
