@@ -94,9 +94,9 @@ type Driver interface {
 
 	// Read gives up to limit records that follow the sequence number after, and
 	// the state of the log, both as of one moment not before the call: reads are
-	// linearizable with Append. It gives fewer than limit if they would exceed
-	// about 4 MiB, but at least one if there is one. A limit of 0 asks for the
-	// state alone.
+	// linearizable with Append. It may give fewer than limit, as when they would
+	// exceed about 4 MiB, but at least one if there is one. A limit of 0 asks for
+	// the state alone.
 	Read(ctx context.Context, after uint64, limit int) (Page, error)
 
 	// Wait blocks until the head is beyond after. It does not poll where the

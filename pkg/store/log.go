@@ -294,32 +294,33 @@ func (l *Log) Read(ctx context.Context, after uint64, limit int) ([]Entry, error
 }
 
 // Follow is Read for one who has followed the log up to known: it gives what is
-// after that entry. CodeLogWentBack: the log ends before known, or holds another
+// after that entry, and whether that is all. CodeLogWentBack: the log ends before known, or holds another
 // entry in its place: it was put back, or rewritten.
-func (l *Log) Follow(ctx context.Context, known Head, limit int) ([]Entry, error) {
+func (l *Log) Follow(ctx context.Context, known Head, limit int) (entries []Entry, all bool, err error) {
 	if limit <= 0 {
 		limit = readLimit
 	}
 	p, err := l.driver.Read(ctx, known.Seq, limit)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if err := wentBack(known, p); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	entries, err := l.verified(known, p)
+	entries, err = l.verified(known, p)
 	if errors.Is(err, fault.CodeChainBroken) {
 		if other := l.Holds(ctx, known); errors.Is(other, fault.CodeLogWentBack) {
-			return nil, other
+			return nil, false, other
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if len(entries) > 0 {
-		l.setAnchor(entries[len(entries)-1].head())
+		known = entries[len(entries)-1].head()
+		l.setAnchor(known)
 	}
-	return entries, nil
+	return entries, known.Seq >= p.Head.Seq, nil
 }
 
 // EndPosition is End with the newest entry's term.

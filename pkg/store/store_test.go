@@ -228,7 +228,7 @@ func TestALogThatWentBackIsTold(t *testing.T) {
 	seen := write(tenure)
 	check := func(name string, l *store.Log, h store.Head, want fault.Code) {
 		t.Helper()
-		_, err := l.Follow(t.Context(), h, 0)
+		_, _, err := l.Follow(t.Context(), h, 0)
 		for what, err := range map[string]error{"Follow": err, "Holds": l.Holds(t.Context(), h)} {
 			if (want == "" && err != nil) || (want != "" && !errors.Is(err, want)) {
 				t.Errorf("%s: %s gave %v, want %q", name, what, err, want)

@@ -179,7 +179,7 @@ func isDamage(err error) bool {
 // cannot be applied freezes the replica and is no error here.
 func (r *Replica) catchUp(ctx context.Context, l *store.Log) error {
 	for !r.isFrozen() {
-		entries, err := l.Follow(ctx, known(r.current.Load().State), readPage)
+		entries, all, err := l.Follow(ctx, known(r.current.Load().State), readPage)
 		if fault.CodeOf(err) == fault.CodeTrimmed {
 			if err = r.jump(ctx, l); err == nil {
 				continue
@@ -192,9 +192,6 @@ func (r *Replica) catchUp(ctx context.Context, l *store.Log) error {
 			}
 			return fmt.Errorf("read the log: %w", err)
 		}
-		if len(entries) == 0 {
-			return nil
-		}
 		r.mu.Lock()
 		for _, e := range entries {
 			if err := r.advance(e); err != nil {
@@ -203,6 +200,9 @@ func (r *Replica) catchUp(ctx context.Context, l *store.Log) error {
 			}
 		}
 		r.mu.Unlock()
+		if all {
+			return nil
+		}
 	}
 	return nil
 }

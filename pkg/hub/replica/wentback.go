@@ -31,17 +31,17 @@ func Fold(ctx context.Context, l *store.Log) (*state.State, error) {
 		return nil, err
 	}
 	for {
-		entries, err := l.Follow(ctx, known(s), readPage)
+		entries, all, err := l.Follow(ctx, known(s), readPage)
 		if err != nil {
 			return nil, fmt.Errorf("read the log: %w", err)
-		}
-		if len(entries) == 0 {
-			return s, nil
 		}
 		for _, e := range entries {
 			if s, _, err = s.Apply(e.Entry, e.Hash); err != nil {
 				return nil, err
 			}
+		}
+		if all {
+			return s, nil
 		}
 	}
 }

@@ -161,16 +161,21 @@ func (e *env) leading(tenures *[2]atomic.Pointer[store.Tenure], client int) *sto
 func (e *env) oneOp(h *history, client, i int, l *store.Log, tenures *[2]atomic.Pointer[store.Tenure]) {
 	if i%3 == 2 {
 		h.run(client, logOp{}, func() logAnswer {
-			got, err := l.Read(e.ctx, 0, 10_000)
-			if err != nil {
-				e.Errorf("read: %v", err)
-			}
 			var b strings.Builder
-			for _, x := range got {
-				b.Write(x.Payload)
-				b.WriteByte(' ')
+			for after := uint64(0); ; {
+				got, err := l.Read(e.ctx, after, 10_000)
+				if err != nil {
+					e.Errorf("read: %v", err)
+				}
+				if len(got) == 0 {
+					return logAnswer{log: b.String()}
+				}
+				for _, x := range got {
+					b.Write(x.Payload)
+					b.WriteByte(' ')
+				}
+				after = got[len(got)-1].Seq
 			}
-			return logAnswer{log: b.String()}
 		})
 		return
 	}

@@ -100,6 +100,8 @@ type Driver struct {
 	mu    sync.Mutex // guards all below
 	lease *lease     // held by this Driver
 	head  versioned  // the newest that is known, for the next compare-and-set
+	found versioned  // the one that the last Read found: Wait goes on from there
+	ends  uint64     // the newest entry that Read or Wait saw: Read asks for no more
 	alive func(context.Context) error
 	check *check // the registered service instance, once there is one
 	token string // the last one that was read from TokenFile

@@ -214,7 +214,7 @@ func (d *Driver) await(ctx context.Context, session string, holder store.Holder)
 		}
 		var now *api.KVPair
 		looked := 0
-		err = d.follow(ctx, d.leaderKey(), func(pair *api.KVPair) (bool, error) {
+		err = d.follow(ctx, d.leaderKey(), 0, func(pair *api.KVPair) (bool, error) {
 			now, looked = pair, looked+1
 			return pair == nil || pair.Session == "" || pair.Session == session, nil
 		}, func(err error) error { return err })
@@ -287,7 +287,7 @@ func (d *Driver) hold(session string, at versioned) *lease {
 // watch ends the lease as soon as Consul shows that the lock went.
 func (d *Driver) watch(ctx context.Context, l *lease) {
 	retry := retryIn()
-	err := d.follow(ctx, d.leaderKey(), func(pair *api.KVPair) (bool, error) {
+	err := d.follow(ctx, d.leaderKey(), 0, func(pair *api.KVPair) (bool, error) {
 		retry.Reset()
 		return pair == nil || pair.Session != l.session, nil
 	}, func(error) error { return retry.Wait(ctx) })

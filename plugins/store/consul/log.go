@@ -233,7 +233,7 @@ func (d *Driver) Read(ctx context.Context, after uint64, limit int) (store.Page,
 	}
 	defer cancel()
 	var seqs []uint64
-	for i := range uint64(min(max(limit, 0), txnOps-readOps)) {
+	for i := range uint64(d.expect(after, limit)) {
 		if seq := after + 1 + i; seq > after {
 			seqs = append(seqs, seq)
 		}
@@ -242,6 +242,9 @@ func (d *Driver) Read(ctx context.Context, after uint64, limit int) (store.Page,
 	if err != nil {
 		return store.Page{}, d.reading(rctx, doing, err)
 	}
+	d.mu.Lock()
+	d.found, d.ends = at, at.Seq
+	d.mu.Unlock()
 	p := store.Page{
 		Trimmed: at.Trimmed, Head: store.Position{Seq: at.Seq, Term: at.head.Term},
 		Holder: store.Holder{Name: at.Holder, Address: at.Address}, Term: at.Lease,
@@ -274,6 +277,21 @@ func (d *Driver) Read(ctx context.Context, after uint64, limit int) (store.Page,
 		p.Records = append(p.Records, r)
 	}
 	return p, nil
+}
+
+// expect gives how many entries to ask for: each key that is asked for costs Consul
+// and us the same whether it exists or not, so those that are known to, and one.
+func (d *Driver) expect(after uint64, limit int) int {
+	n := min(max(limit, 0), txnOps-readOps)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.ends == 0: // nothing was read yet
+		return n
+	case d.ends <= after:
+		return min(n, 1)
+	}
+	return int(min(uint64(n), d.ends-after))
 }
 
 // reading classifies an error of a read.
@@ -324,14 +342,13 @@ func (d *Driver) chunk(ctx context.Context, doing, key string) (*api.KVPair, err
 const waitTime = 10 * time.Second
 
 // follow watches one key with blocking queries until seen is content with it,
-// or ctx ends. The first answer is of the moment; failed is asked whether to go
-// on after an error.
+// or ctx ends. With an index of 0 the first answer is of the moment, else it comes
+// once the key has changed since; failed is asked whether to go on after an error.
 //
 // When a snapshot is restored, Consul ends blocking queries with what the key held
 // before, and a query from that index on would wait for long: after an answer
 // without news the key is read anew.
-func (d *Driver) follow(ctx context.Context, key string, seen func(*api.KVPair) (bool, error), failed func(error) error) error {
-	var index uint64
+func (d *Driver) follow(ctx context.Context, key string, index uint64, seen func(*api.KVPair) (bool, error), failed func(error) error) error {
 	for {
 		pair, last, err := d.look(ctx, key, index)
 		if err != nil {
@@ -384,7 +401,14 @@ func (d *Driver) Wait(ctx context.Context, after uint64) error {
 		return err
 	}
 	defer cancel()
-	return d.follow(ctx, d.headKey(), func(pair *api.KVPair) (bool, error) {
+	// What Read found last need not be read again.
+	var index uint64
+	d.mu.Lock()
+	if d.found.Seq == after {
+		index = d.found.index
+	}
+	d.mu.Unlock()
+	return d.follow(ctx, d.headKey(), index, func(pair *api.KVPair) (bool, error) {
 		at, err := d.decodeHead(pair)
 		if err == nil && at.Seq < after {
 			// A server that has just lost Consul's leadership may answer with what it
@@ -392,6 +416,11 @@ func (d *Driver) Wait(ctx context.Context, after uint64) error {
 			if _, at, err = d.state(ctx, doing); err == nil && at.Seq < after {
 				err = fault.New(fault.CodeLogWentBack, "%s: it ends at entry %d, before entry %d", doing, at.Seq, after)
 			}
+		}
+		if err == nil {
+			d.mu.Lock()
+			d.ends = max(d.ends, at.Seq)
+			d.mu.Unlock()
 		}
 		return err == nil && at.Seq > after, err
 	}, func(err error) error { return d.failure(ctx, doing, false, err) })
