@@ -3,26 +3,28 @@ package hub
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
 
+	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
 	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/ca"
 	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/access"
 	"github.com/meshkit/meshkit/pkg/hub/join"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
 	"github.com/meshkit/meshkit/pkg/observe"
-	"github.com/meshkit/meshkit/pkg/state"
 )
 
 // upkeepEvery is how often the hub looks at its own certificate and keyset.
@@ -31,7 +33,7 @@ const upkeepEvery = time.Minute
 // upkeep renews the hub's certificate and extends the keyset before they expire.
 func (h *Hub) upkeep(ctx context.Context) error {
 	select {
-	case <-h.replica.Ready():
+	case <-h.views.Ready(): // the trust metadata is known, which certificates come with
 	case <-ctx.Done():
 		return nil
 	}
@@ -69,35 +71,68 @@ func (h *Hub) followBundle() {
 	h.log.Info("CA bundle replaced", "keyset", f.Anchors.KeysetVersion())
 }
 
-// renew issues the hub a new certificate, with a new key, and puts it to use.
+// renewTime bounds one try to renew the hub's certificate.
+const renewTime = 30 * time.Second
+
+// renew has the leader issue and record a certificate for a new key, as nodes do,
+// and puts it to use.
 func (h *Hub) renew(ctx context.Context) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return fmt.Errorf("make a key: %w", err)
+	ctx, cancel := context.WithTimeout(ctx, renewTime)
+	defer cancel()
+	if _, leading := h.replica.Leading(); !leading && time.Now().After(h.opt.TLS.NotAfter()) {
+		if err := h.bridge(ctx); err != nil {
+			return err
+		}
 	}
-	csr, err := ca.NewCSR(key, h.opt.TLS.ID())
-	if err != nil {
-		return err
-	}
-	leaf := h.opt.TLS.Certificate().Leaf
-	cert, err := h.opt.Authority.Issue(ctx, ca.Request{CSR: csr, ID: h.opt.TLS.ID(), DNSNames: leaf.DNSNames, IPs: addresses(leaf.IPAddresses)})
+	key, csr, err := h.request()
 	if err != nil {
 		return err
 	}
-	_, err = h.replica.Propose(ctx, func(*replica.Current, time.Time) (replica.Proposal, error) {
-		return replica.Proposal{Kind: state.KindCertificateIssued, Payload: join.Issued(cert)}, nil
+	ctx = access.WithCaller(ctx, h.opt.Port.Addr(), h.opt.TLS.Chain())
+	info := &grpc.UnaryServerInfo{FullMethod: identityv1.IdentityService_Renew_FullMethodName}
+	answer, err := h.forward.Send(ctx, &identityv1.RenewRequest{Csr: csr}, info, func(ctx context.Context, req any) (any, error) {
+		return h.joinService().Renew(ctx, req.(*identityv1.RenewRequest))
 	})
 	if err != nil {
 		return err
 	}
-	if err := h.opt.TLS.SetCertificate(tls.Certificate{Certificate: cert.Chain, PrivateKey: key}); err != nil {
+	if err := h.opt.TLS.SetCertificate(mtls.Certificate(answer.(*identityv1.RenewResponse).GetCertificateChain(), key)); err != nil {
 		return err
 	}
-	h.log.Info("hub certificate renewed", "serial", cert.Serial, "expires", cert.NotAfter)
+	h.log.Info("hub certificate renewed", "serial", h.opt.TLS.Chain()[0].SerialNumber.Text(16), "expires", h.opt.TLS.NotAfter())
 	if h.opt.SaveTLS != nil {
 		return h.opt.SaveTLS()
 	}
 	return nil
+}
+
+// bridgeTTL is the life of a certificate that only leads to the next.
+const bridgeTTL = 15 * time.Minute
+
+// bridge puts a certificate of the hub's own issuing CA to use that is not in the
+// log, for as long as it takes to get one that is: with one that has expired, as
+// after some days of standstill, no other hub lets this one in.
+func (h *Hub) bridge(ctx context.Context) error {
+	key, csr, err := h.request()
+	if err != nil {
+		return err
+	}
+	leaf := h.opt.TLS.Chain()[0]
+	cert, err := h.opt.Authority.Issue(ctx, ca.Request{CSR: csr, ID: h.opt.TLS.ID(), TTL: bridgeTTL, DNSNames: leaf.DNSNames, IPs: join.Addresses(leaf.IPAddresses)})
+	if err != nil {
+		return err
+	}
+	return h.opt.TLS.SetCertificate(mtls.Certificate(cert.Chain, key))
+}
+
+// request makes a key and the request for its certificate.
+func (h *Hub) request() (key crypto.Signer, csr []byte, err error) {
+	key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a key: %w", err)
+	}
+	csr, err = ca.NewCSR(key, h.opt.TLS.ID())
+	return key, csr, err
 }
 
 // webServer serves metrics to operators and hubs, and health to everyone.

@@ -49,7 +49,8 @@ import (
 
 // material is what a Source holds at one moment; it is never modified.
 type material struct {
-	cert   tls.Certificate // Leaf is set
+	cert   tls.Certificate     // Leaf is set
+	chain  []*x509.Certificate // of cert, leaf first
 	id     identity.ID
 	bundle []byte
 	roots  *x509.CertPool
@@ -112,7 +113,7 @@ func newMaterial(cert tls.Certificate, bundlePEM []byte) (*material, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &material{id: id, bundle: bytes.Clone(bundlePEM), roots: x509.NewCertPool()}
+	m := &material{chain: certs, id: id, bundle: bytes.Clone(bundlePEM), roots: x509.NewCertPool()}
 	for _, r := range roots {
 		m.roots.AddCert(r)
 	}
@@ -182,15 +183,7 @@ func (s *Source) SetCertificate(cert tls.Certificate) error {
 	if m.id != old.id {
 		return fault.New(fault.CodeCertificateInvalid, "certificate of %s cannot replace that of %s", m.id, old.id)
 	}
-	certs := []*x509.Certificate{m.cert.Leaf}
-	for _, der := range cert.Certificate[1:] {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return fault.New(fault.CodeCertificateInvalid, "parse chain of the certificate of %s: %w", m.id, err)
-		}
-		certs = append(certs, c)
-	}
-	if err := verifyChain(m.id, certs, m.roots, x509.ExtKeyUsageClientAuth, m.cert.Leaf.NotAfter); err != nil {
+	if err := verifyChain(m.id, m.chain, m.roots, x509.ExtKeyUsageClientAuth, m.cert.Leaf.NotAfter); err != nil {
 		return fault.New(fault.CodeCertificateInvalid, "certificate of %s is not one of this domain: %w", m.id, err)
 	}
 	s.cur.Store(m)
@@ -215,6 +208,10 @@ func (s *Source) ID() identity.ID { return s.cur.Load().id }
 
 // Certificate is the present certificate and key.
 func (s *Source) Certificate() tls.Certificate { return s.cur.Load().cert }
+
+// Chain is the present certificate and what leads from it to the CA bundle, leaf
+// first; do not modify it.
+func (s *Source) Chain() []*x509.Certificate { return s.cur.Load().chain }
 
 // Bundle is the present CA bundle (PEM); do not modify it.
 func (s *Source) Bundle() []byte { return s.cur.Load().bundle }

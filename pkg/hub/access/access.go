@@ -10,6 +10,7 @@ import (
 	"container/list"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"net"
@@ -77,7 +78,7 @@ var methods = map[string]who{
 
 	"/meshkit.identity.v1.IdentityService/Join":    anyone | node | hub | operator,
 	"/meshkit.identity.v1.IdentityService/JoinHub": anyone | hub | operator,
-	"/meshkit.identity.v1.IdentityService/Renew":   node | operator,
+	"/meshkit.identity.v1.IdentityService/Renew":   node | hub | operator,
 
 	"/omnirelay.control.ControlPlaneWatch/Watch":                    node,
 	"/omnirelay.control.ControlPlaneWatch/Snapshot":                 node,
@@ -147,15 +148,31 @@ func Presented(ctx context.Context) string {
 
 // Certificate is the one that the caller presented, or nil.
 func Certificate(ctx context.Context) *x509.Certificate {
+	if chain := Chain(ctx); len(chain) > 0 {
+		return chain[0]
+	}
+	return nil
+}
+
+// Chain is the certificate that the caller presented and those that came with it;
+// nil if there is none.
+func Chain(ctx context.Context) []*x509.Certificate {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return nil
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.PeerCertificates) == 0 {
+	if !ok {
 		return nil
 	}
-	return info.State.PeerCertificates[0]
+	return info.State.PeerCertificates
+}
+
+// WithCaller makes the owner of a verified chain, at an address, the caller; nil
+// for who has no certificate.
+func WithCaller(ctx context.Context, at net.Addr, chain []*x509.Certificate) context.Context {
+	state := tls.ConnectionState{HandshakeComplete: true, PeerCertificates: chain}
+	return peer.NewContext(ctx, &peer.Peer{Addr: at, AuthInfo: credentials.TLSInfo{State: state}})
 }
 
 // Options are the interceptors that apply the guard.

@@ -17,7 +17,6 @@ package forward
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"log/slog"
@@ -28,7 +27,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
@@ -118,20 +116,20 @@ func (f *Forwarder) Accept(ctx context.Context, req any, info *grpc.UnaryServerI
 	if !ok || by.Kind != identity.Hub || by.Domain != f.opt.Domain || !f.opt.Listed(by.Name) || !methods[info.FullMethod] {
 		return nil, fault.New(fault.CodeNotPermitted, "%s may not forward %s", by, info.FullMethod)
 	}
-	state := tls.ConnectionState{HandshakeComplete: true}
+	var chain []*x509.Certificate
 	if der := md.Get(certHeader); len(der) > 0 {
 		cert, err := x509.ParseCertificate([]byte(der[0]))
 		if err != nil {
 			return nil, fault.New(fault.CodeBadRequest, "certificate of the caller, forwarded by %s: %w", by, err)
 		}
-		state.PeerCertificates = []*x509.Certificate{cert}
+		chain = []*x509.Certificate{cert}
 	}
 	md = md.Copy()
 	if agent := md.Get(agentHeader); len(agent) > 0 {
 		md.Set("user-agent", agent...)
 	}
 	ctx = metadata.NewIncomingContext(ctx, md)
-	ctx = peer.NewContext(ctx, &peer.Peer{Addr: forwardedAddr(first(md.Get(originHeader))), AuthInfo: credentials.TLSInfo{State: state}})
+	ctx = access.WithCaller(ctx, forwardedAddr(first(md.Get(originHeader))), chain)
 	ctx = context.WithValue(ctx, forwardedKey{}, true)
 	resp, err := next(ctx, req)
 	if cur := f.opt.Replica.Current(); err == nil && cur != nil {

@@ -72,7 +72,7 @@ type Domain struct {
 func NewDomain(t testing.TB) *Domain {
 	t.Helper()
 	ctx := context.Background()
-	d := &Domain{Store: memstore.New(memstore.Options{}), Keys: &Keys{keys: make(map[string]crypto.Signer)}}
+	d := &Domain{Store: memstore.New(memstore.Options{}), Keys: NewKeys()}
 	d.Authority = newAuthority(t, func() time.Time { return time.Now().Add(time.Duration(d.CASkew.Load())) })
 	d.RootKey = must(sign.New(newEd25519(t)))(t)
 	keyset := must(sign.Create(ctx, d.Keys, keyring.KeysetKey, sign.Ed25519))(t)
@@ -155,6 +155,32 @@ func (d *Domain) Start(t testing.TB, adjust ...func(*hub.Options)) *Running {
 	return r
 }
 
+// Follower starts a further hub of the domain, of its own name and keys, which it
+// lists in the keyset first. While r leads and has not stopped, it follows.
+func (r *Running) Follower(t testing.TB, name string, adjust ...func(*hub.Options)) *Running {
+	t.Helper()
+	keys := NewKeys()
+	config := must(sign.Create(t.Context(), keys, keyring.ConfigKey, sign.Ed25519))(t)
+	r.Publish(t, trust.KeysetEdit{Add: map[string][]sign.PublicKey{name: {config.Public()}}})
+	source := r.Domain.Source(t, identity.Hub, name)
+	own := func(opt *hub.Options) { opt.Name, opt.Keys, opt.TLS = name, keys, source }
+	return r.Domain.Start(t, append([]func(*hub.Options){own}, adjust...)...)
+}
+
+// Publish changes the keyset, as who has its key beside the hub does.
+func (r *Running) Publish(t testing.TB, edit trust.KeysetEdit) {
+	t.Helper()
+	client := adminv1.NewTrustServiceClient(r.Operator(t))
+	shown := must(client.GetTrust(t.Context(), &adminv1.GetTrustRequest{}))(t)
+	signer := must(sign.Open(t.Context(), r.Domain.Keys, keyring.KeysetKey))(t)
+	if edit.Expires.IsZero() {
+		edit.Expires = time.Now().Add(keyring.KeysetLifetime)
+	}
+	m := shown.GetMetadata()
+	m.Roots, m.Keyset = nil, must(trust.EditKeyset(m.GetKeyset(), edit, signer))(t)
+	must(client.PublishTrust(t.Context(), &adminv1.PublishTrustRequest{Metadata: m, Reason: "test"}))(t)
+}
+
 // Stop ends the hub in order and waits for it.
 func (r *Running) Stop() error {
 	r.once.Do(func() {
@@ -217,6 +243,9 @@ type Keys struct {
 	mu   sync.Mutex // guards keys
 	keys map[string]crypto.Signer
 }
+
+// NewKeys makes a place without keys.
+func NewKeys() *Keys { return &Keys{keys: make(map[string]crypto.Signer)} }
 
 // Create implements sign.Driver.
 func (k *Keys) Create(_ context.Context, name string, alg sign.Algorithm) (crypto.Signer, error) {
@@ -282,10 +311,10 @@ func (i issuer) Sign(_ context.Context, t ca.Template) ([]byte, error) {
 
 func newAuthority(t testing.TB, clock func() time.Time) *ca.Authority {
 	t.Helper()
-	now := time.Now()
+	begun := time.Now().Add(-7 * 24 * time.Hour) // certificates may be old
 	rootKey, key := newP256(t), newP256(t)
-	root := must(x509.ParseCertificate(must(ca.NewRoot(Name, rootKey, now.Add(-time.Hour)))(t)))(t)
-	der := must(ca.NewIntermediate(context.Background(), issuer{root, rootKey}, Name, key, now.Add(-time.Hour)))(t)
+	root := must(x509.ParseCertificate(must(ca.NewRoot(Name, rootKey, begun))(t)))(t)
+	der := must(ca.NewIntermediate(context.Background(), issuer{root, rootKey}, Name, key, begun))(t)
 	inter := must(x509.ParseCertificate(der))(t)
 	bundle := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})
 	return must(ca.New(Name, issuer{inter, key}, bundle, ca.Options{Now: clock}))(t)

@@ -301,3 +301,14 @@ func hostNames(address string) (names []string, ips []netip.Addr) {
 	}
 	return names, ips
 }
+
+// Addresses are those of a certificate, as a request for the next one names them.
+func Addresses(ips []net.IP) []netip.Addr {
+	var out []netip.Addr
+	for _, ip := range ips {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			out = append(out, a.Unmap())
+		}
+	}
+	return out
+}

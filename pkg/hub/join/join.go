@@ -285,7 +285,7 @@ func notRead() error {
 }
 
 // Renew implements identityv1.IdentityServiceServer. The guard has checked that
-// the caller may: a member node or an operator.
+// the caller may: a member node, a hub or an operator.
 func (s *Service) Renew(ctx context.Context, in *identityv1.RenewRequest) (*identityv1.RenewResponse, error) {
 	c := access.CallerOf(ctx)
 	if err := s.renewals.Take(c.Author); err != nil {
@@ -302,7 +302,11 @@ func (s *Service) Renew(ctx context.Context, in *identityv1.RenewRequest) (*iden
 	if anchors == nil {
 		return nil, notRead()
 	}
-	cert, err := s.opt.Authority.Issue(ctx, ca.Request{CSR: in.GetCsr(), ID: c.ID, TTL: ttl})
+	issue := ca.Request{CSR: in.GetCsr(), ID: c.ID, TTL: ttl}
+	if presented := access.Certificate(ctx); c.ID.Kind == identity.Hub && presented != nil {
+		issue.DNSNames, issue.IPs = presented.DNSNames, Addresses(presented.IPAddresses) // it goes on being reached there
+	}
+	cert, err := s.opt.Authority.Issue(ctx, issue)
 	if err != nil {
 		return nil, err
 	}
