@@ -210,7 +210,7 @@ func (h *Hub) assemble(id identity.ID) {
 
 // known is the server for operators and hubs.
 func (h *Hub) known() *grpc.Server {
-	guard := &access.Guard{Members: h.state}
+	guard := &access.Guard{Domain: h.opt.Domain, Members: h.state}
 	limits := resource.DefaultLimits()
 	opts := wire.ServerOptions(wire.ServerConfig{ReceiveBytes: limits.AdminMessageBytes, SendBytes: limits.AdminMessageBytes, Logger: h.log})
 	opts = append(opts, grpc.ChainUnaryInterceptor(h.forward.Accept))
@@ -235,7 +235,7 @@ func (h *Hub) adminOptions() admin.Options {
 // nodes is the server for nodes: a stream, and renewal. What else they call is
 // refused by the guard, as a method that they may not call.
 func (h *Hub) nodes() *grpc.Server {
-	guard := &access.Guard{Members: h.state}
+	guard := &access.Guard{Domain: h.opt.Domain, Members: h.state}
 	opts := wire.ServerOptions(wire.ServerConfig{Streams: 8, ReceiveBytes: wire.MaxControlRequest, SendBytes: omnirelay.MaxMessage, Window: 64 << 10, Logger: h.log})
 	opts = append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}), grpc.UnknownServiceHandler(notForNodes))
 	s := grpc.NewServer(opts...)
@@ -255,7 +255,7 @@ func notForNodes(_ any, stream grpc.ServerStream) error {
 // strangers is the server for callers without a certificate: they can join, in
 // small messages, and nothing else.
 func (h *Hub) strangers() *grpc.Server {
-	guard := &access.Guard{Members: h.state}
+	guard := &access.Guard{Domain: h.opt.Domain, Members: h.state}
 	opts := wire.ServerOptions(wire.ServerConfig{Streams: 4, ReceiveBytes: 64 << 10, Window: 64 << 10, SendBytes: 4 << 20, UnaryTimeout: 30 * time.Second, ConnectionAge: 5 * time.Minute, Logger: h.log})
 	s := grpc.NewServer(append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}))...)
 	identityv1.RegisterIdentityServiceServer(s, h.joinService())

@@ -100,8 +100,16 @@ func (p *Port) front(serverName string) *front {
 	return p.fronts[0]
 }
 
-// config is how handshakes begin; the hello chooses how they go on.
-func (p *Port) config() *tls.Config {
+// serves tells whether f has been added and not removed.
+func (p *Port) serves(f *front) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(p.fronts, f)
+}
+
+// config is how the handshake of one connection begins; the hello chooses how it
+// goes on, and sets chosen.
+func (p *Port) config(chosen **front) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -109,6 +117,7 @@ func (p *Port) config() *tls.Config {
 			if f == nil {
 				return nil, fault.New(fault.CodeHubDraining, "the port serves no domain")
 			}
+			*chosen = f
 			return f.config, nil
 		},
 	}
@@ -117,7 +126,6 @@ func (p *Port) config() *tls.Config {
 // Run accepts connections until Close. It returns once all handshakes have ended.
 func (p *Port) Run() error {
 	var wg sync.WaitGroup
-	config := p.config()
 	// Handshakes under way end with the port: one that never finishes must not
 	// hold up the end of the program.
 	ctx, cancel := context.WithCancel(context.Background())
@@ -144,16 +152,18 @@ func (p *Port) Run() error {
 		}
 		pause = 5 * time.Millisecond
 		c := &caller{Conn: conn, next: p.handshakes, leave: p.silent.enter(conn)}
-		wg.Go(func() { p.admit(ctx, c, config) })
+		wg.Go(func() { p.admit(ctx, c) })
 	}
 	p.Close()
 	wg.Wait()
 	return nil
 }
 
-// admit does the handshake of one connection and hands it on.
-func (p *Port) admit(ctx context.Context, raw *caller, config *tls.Config) {
-	conn := tls.Server(raw, config)
+// admit does the handshake of one connection and hands it on: to the domain that
+// judged the client's certificate, whatever its name means by then.
+func (p *Port) admit(ctx context.Context, raw *caller) {
+	var f *front
+	conn := tls.Server(raw, p.config(&f))
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
 	err := conn.HandshakeContext(ctx)
@@ -163,8 +173,7 @@ func (p *Port) admit(ctx context.Context, raw *caller, config *tls.Config) {
 		_ = raw.Close()
 		return
 	}
-	f := p.front(conn.ConnectionState().ServerName)
-	if f == nil || !f.doorFor(conn).in.put(conn) {
+	if f == nil || !p.serves(f) || !f.doorFor(conn).in.put(conn) {
 		_ = conn.Close()
 	}
 }

@@ -85,8 +85,10 @@ var methods = map[string]who{
 	"/omnirelay.mesh.control.v1.LeadershipControlService/Subscribe": node | operator,
 }
 
-// Guard checks calls. Members gives the newest state, nil while there is none.
+// Guard checks calls to a hub of Domain. Members gives the newest state, nil while
+// there is none.
 type Guard struct {
+	Domain  string
 	Members func() *state.State
 }
 
@@ -102,6 +104,9 @@ func (g *Guard) Check(ctx context.Context, method string) error {
 			return nil
 		}
 		return fault.New(fault.CodeNoClientCert, "%s needs a client certificate of the domain", method)
+	}
+	if id.Domain != g.Domain { // the handshake refused it already
+		return fault.New(fault.CodePeerDomain, "%s is not of domain %q", id, g.Domain)
 	}
 	if may&roles[id.Kind] == 0 {
 		return fault.New(fault.CodeNotPermitted, "%s may not call %s", id, method)

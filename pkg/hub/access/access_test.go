@@ -1,6 +1,9 @@
 package access
 
 import (
+	"context"
+	"crypto/x509"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -83,6 +86,31 @@ func TestTheOriginIsTextWhateverACallerSays(t *testing.T) {
 		c := CallerOf(metadata.NewIncomingContext(t.Context(), metadata.Pairs("user-agent", agent)))
 		if !utf8.ValidString(c.Origin) || len(c.Origin) > maxOrigin+3 {
 			t.Errorf("the origin of %q is %q", agent, c.Origin)
+		}
+	}
+}
+
+// as makes a context of a call with a certificate for who.
+func as(t *testing.T, who string) context.Context {
+	t.Helper()
+	uri, err := url.Parse(who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return WithCaller(t.Context(), nil, []*x509.Certificate{{URIs: []*url.URL{uri}}})
+}
+
+func TestNobodyOfAnotherDomainIsLetIn(t *testing.T) {
+	g := &Guard{Domain: "eu-central", Members: state.New}
+	for m, may := range methods {
+		if may&operator == 0 {
+			continue
+		}
+		if err := g.Check(as(t, "spiffe://eu-central/operator/admin"), m); err != nil {
+			t.Errorf("%s for an operator of the domain: %v", m, err)
+		}
+		if err := g.Check(as(t, "spiffe://eu-west/operator/admin"), m); fault.CodeOf(err) != fault.CodePeerDomain {
+			t.Errorf("%s for one of another domain: %v", m, err)
 		}
 	}
 }
