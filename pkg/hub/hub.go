@@ -30,6 +30,7 @@ package hub
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -200,7 +201,8 @@ func (h *Hub) assemble(id identity.ID) {
 	})
 	h.forward = forward.New(forward.Options{
 		Domain: o.Domain, Hub: o.Name, Replica: h.replica, Peers: h.peers, Listed: h.listed, Logger: o.Logger,
-		Ready: func() <-chan struct{} { return h.views.Ready() },
+		Ready:  func() <-chan struct{} { return h.views.Ready() },
+		Verify: func(chain []*x509.Certificate) error { return mtls.VerifyClient(o.TLS, chain, o.CertificateGrace) },
 	})
 	h.views = views.New(views.Options{
 		Domain: o.Domain, Hub: o.Name, Replica: h.replica, Keys: h.keys, Fleet: h.fleet, Hubs: h.hubs,

@@ -60,10 +60,17 @@ func ServerConfig(s *Source, opt ServerOptions) *tls.Config {
 			if len(cs.PeerCertificates) == 0 && opt.OptionalClient {
 				return nil
 			}
-			_, err := s.cur.Load().verify(cs.PeerCertificates, x509.ExtKeyUsageClientAuth, s.now(), opt.Grace)
-			return err
+			return VerifyClient(s, cs.PeerCertificates, opt.Grace)
 		},
 	}
+}
+
+// VerifyClient judges a client's chain, leaf first, as a server with this Source
+// does at the handshake; see ServerOptions.Grace. It does not tell whether whoever
+// shows the chain holds its key.
+func VerifyClient(s *Source, chain []*x509.Certificate, grace time.Duration) error {
+	_, err := s.cur.Load().verify(chain, x509.ExtKeyUsageClientAuth, s.now(), grace)
+	return err
 }
 
 // AnyHub wants a hub.

@@ -2,9 +2,10 @@
 // sends the call on to the one that does, and answers as that one did.
 //
 // The leader judges the call as if the caller had made it there: the hub that
-// forwards shows its own certificate and hands on the caller's, with address and
-// user agent, which it has checked at its own handshake. A hub that the keyset
-// does not list is not believed.
+// forwards shows its own certificate and hands on the caller's with its chain, which
+// the leader verifies as its own port does, and its address and user agent. That the
+// caller holds the certificate's key is the word of the hub that forwards; one that
+// the keyset does not list is not believed.
 //
 // A call keeps its request id over every try; one without gets one here. So a try
 // whose answer was lost, because the leader died, is repeated with the next
@@ -19,6 +20,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
@@ -45,7 +47,7 @@ import (
 // Headers of a forwarded call, and the trailer of its answer.
 const (
 	markHeader   = "meshkit-forwarded"
-	certHeader   = "meshkit-forwarded-cert-bin" // DER of the caller's leaf; none for strangers
+	certHeader   = "meshkit-forwarded-cert-bin" // DER of the caller's chain, leaf first; none for strangers
 	originHeader = "meshkit-forwarded-address"
 	agentHeader  = "meshkit-forwarded-agent"
 	seqTrailer   = "meshkit-seq"
@@ -89,6 +91,8 @@ type Options struct {
 	// the keyset is known.
 	Listed func(hub string) bool
 	Ready  func() <-chan struct{}
+	// Verify judges a caller's chain, leaf first, as at a handshake with this hub.
+	Verify func(chain []*x509.Certificate) error
 	Logger *slog.Logger
 }
 
@@ -117,12 +121,17 @@ func (f *Forwarder) Accept(ctx context.Context, req any, info *grpc.UnaryServerI
 		return nil, fault.New(fault.CodeNotPermitted, "%s may not forward %s", by, info.FullMethod)
 	}
 	var chain []*x509.Certificate
-	if der := md.Get(certHeader); len(der) > 0 {
-		cert, err := x509.ParseCertificate([]byte(der[0]))
+	for _, der := range md.Get(certHeader) { // the headers' size is bounded
+		cert, err := x509.ParseCertificate([]byte(der))
 		if err != nil {
 			return nil, fault.New(fault.CodeBadRequest, "certificate of the caller, forwarded by %s: %w", by, err)
 		}
-		chain = []*x509.Certificate{cert}
+		chain = append(chain, cert)
+	}
+	if len(chain) > 0 {
+		if err := f.opt.Verify(chain); err != nil {
+			return nil, fmt.Errorf("caller whose request %s forwards: %w", by, err)
+		}
 	}
 	md = md.Copy()
 	if agent := md.Get(agentHeader); len(agent) > 0 {
@@ -312,8 +321,8 @@ func (f *Forwarder) invoke(ctx context.Context, address, hub, method string, req
 	if agent := metadata.ValueFromIncomingContext(ctx, "user-agent"); len(agent) > 0 {
 		out.Set(agentHeader, agent[0])
 	}
-	if cert := access.Certificate(ctx); cert != nil {
-		out.Set(certHeader, string(cert.Raw))
+	for _, cert := range access.Chain(ctx) {
+		out.Append(certHeader, string(cert.Raw))
 	}
 	var trailer metadata.MD
 	var to peer.Peer // known once there is a connection to send on
