@@ -183,7 +183,7 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 		leader, address := f.leader()
 		if leading || leader == "" || leader == f.opt.Hub || f.opt.Replica.Frozen() {
 			// It waits for the lease, should this hub be about to win it.
-			resp, err := next(ctx, req)
+			resp, err := next(ctx, message) // under the id of the tries before
 			if fault.CodeOf(err) != fault.CodeNotLeader || ctx.Err() != nil {
 				return resp, doubt.about(err)
 			}

@@ -131,6 +131,23 @@ func TestAWriteThatReachedNobodyWasNotDone(t *testing.T) {
 	}
 }
 
+// A request gets its id before the first try: a hub that forwarded it in vain and
+// leads then must not do it under another.
+func TestAHubThatDoesTheWriteItselfKeepsTheRequestID(t *testing.T) {
+	r := replica.New(replica.Options{Domain: hubtest.Name, Holder: store.Holder{Name: "leader"}})
+	f := forward.New(forward.Options{Domain: hubtest.Name, Hub: "leader", Replica: r})
+	_, err := f.Send(t.Context(), &adminv1.ApplyRequest{}, &grpc.UnaryServerInfo{FullMethod: adminv1.ResourceService_Apply_FullMethodName},
+		func(_ context.Context, req any) (any, error) {
+			if req.(*adminv1.ApplyRequest).GetRequestId() == "" {
+				t.Error("the request has no id")
+			}
+			return nil, nil
+		})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // A hub that has not read the keyset yet does not know who may forward: it is not
 // the caller's fault.
 func TestAHubThatStartsRefusesNoForwarderForGood(t *testing.T) {
