@@ -9,7 +9,9 @@
 //
 // A call keeps its request id over every try; one without gets one here. So a try
 // whose answer was lost, because the leader died, is repeated with the next
-// leader, and is done once. Before the answer is given back, this hub has caught
+// leader, and is done once. Of a method that knows no request ids, what the next
+// leader refuses after such a try is of unknown outcome: the first may have done
+// it. Before the answer is given back, this hub has caught
 // up with what the leader had: callers read what they wrote.
 //
 // All methods are safe for concurrent use.
@@ -168,7 +170,7 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 	if !methods[info.FullMethod] || ctx.Value(forwardedKey{}) != nil {
 		return next(ctx, req)
 	}
-	message, reply, err := messages(info.FullMethod, req)
+	message, reply, repeatable, err := messages(info.FullMethod, req)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +178,7 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 	defer cancel()
 	pause := backoff.New(backoff.Policy{Base: 20 * time.Millisecond, Cap: 500 * time.Millisecond})
 	started := time.Now()
-	var doubt doubt
+	doubt := doubt{repeatable: repeatable}
 	for {
 		_, changed := f.opt.Replica.Watch()
 		_, leading := f.opt.Replica.Leading()
@@ -229,7 +231,10 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 
 // doubt is an earlier try that a leader got and did not answer: what later ones say
 // of themselves does not undo it.
-type doubt struct{ err error }
+type doubt struct {
+	err        error
+	repeatable bool // the request has an id, by which a leader finds what was done
+}
 
 // add takes in how a try ended that had begun: the leader may have got it.
 func (d *doubt) add(begun bool, err error) {
@@ -246,6 +251,10 @@ func (d *doubt) about(err error) error {
 	if err == nil || d.err == nil {
 		return err
 	}
+	if !d.repeatable {
+		return fault.New(fault.CodeWriteUnknown, "a leader got the request and did not answer: %v; the next try: %w", d.err, err).
+			WithRemedy("See whether it was done; if not, try again.")
+	}
 	switch fault.KindOf(err) {
 	case fault.Unavailable, fault.Canceled, fault.Timeout, fault.Unauthenticated, fault.Denied:
 		return fault.New(fault.CodeWriteUnknown, "a leader got the request and did not answer: %v; since then: %w", d.err, err)
@@ -253,26 +262,28 @@ func (d *doubt) about(err error) error {
 	return err
 }
 
-// messages gives the request, with a request id, and an empty answer.
-func messages(method string, req any) (message, reply proto.Message, err error) {
+// messages gives the request, with a request id if it has a place for one, and an
+// empty answer.
+func messages(method string, req any) (message, reply proto.Message, repeatable bool, err error) {
 	message, ok := req.(proto.Message)
 	if !ok {
-		return nil, nil, fault.New(fault.CodeInternal, "request of %s is a %T", method, req)
+		return nil, nil, false, fault.New(fault.CodeInternal, "request of %s is a %T", method, req)
 	}
-	if id := message.ProtoReflect().Descriptor().Fields().ByName("request_id"); id != nil && message.ProtoReflect().Get(id).String() == "" {
+	id := message.ProtoReflect().Descriptor().Fields().ByName("request_id")
+	if id != nil && message.ProtoReflect().Get(id).String() == "" {
 		message = proto.Clone(message)
 		message.ProtoReflect().Set(id, protoreflect.ValueOfString(rand.Text()))
 	}
 	// "/package.Service/Method" is "package.Service.Method" to the registry.
 	desc, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(strings.ReplaceAll(method[1:], "/", ".")))
 	if err != nil {
-		return nil, nil, fault.New(fault.CodeInternal, "find method %s: %w", method, err)
+		return nil, nil, false, fault.New(fault.CodeInternal, "find method %s: %w", method, err)
 	}
 	typ, err := protoregistry.GlobalTypes.FindMessageByName(desc.(protoreflect.MethodDescriptor).Output().FullName())
 	if err != nil {
-		return nil, nil, fault.New(fault.CodeInternal, "find answer of %s: %w", method, err)
+		return nil, nil, false, fault.New(fault.CodeInternal, "find answer of %s: %w", method, err)
 	}
-	return message, typ.New().Interface(), nil
+	return message, typ.New().Interface(), id != nil, nil
 }
 
 // leader is the hub that began the newest term, as far as this hub has read.

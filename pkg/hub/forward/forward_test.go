@@ -2,8 +2,11 @@ package forward_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +43,20 @@ func (d *dying) Apply(ctx context.Context, _ *adminv1.ApplyRequest) (*adminv1.Ap
 	return nil, ctx.Err()
 }
 
+// forgetful is a leader that does not know whether it did what it was asked first,
+// and was done.
+type forgetful struct {
+	adminv1.UnimplementedFleetServiceServer
+	calls atomic.Int32
+}
+
+func (f *forgetful) ForgetAgent(context.Context, *adminv1.ForgetAgentRequest) (*adminv1.ForgetAgentResponse, error) {
+	if f.calls.Add(1) == 1 {
+		return nil, fault.New(fault.CodeWriteUnknown, "the store did not answer")
+	}
+	return nil, fault.New(fault.CodeNoSuchAgent, "no agent of that name has joined")
+}
+
 // follower runs what a hub needs to forward to a leader, which it gives too.
 func follower(t *testing.T) (*forward.Forwarder, *dying) {
 	t.Helper()
@@ -52,6 +69,7 @@ func follower(t *testing.T) (*forward.Forwarder, *dying) {
 	config := mtls.ServerConfig(d.Source(t, identity.Hub, "leader"), mtls.ServerOptions{})
 	leader.server = grpc.NewServer(append(wire.ServerOptions(wire.ServerConfig{}), grpc.Creds(credentials.NewTLS(config)))...)
 	adminv1.RegisterResourceServiceServer(leader.server, leader)
+	adminv1.RegisterFleetServiceServer(leader.server, &forgetful{})
 	go leader.server.Serve(l) // ends with Stop
 	t.Cleanup(leader.server.Stop)
 
@@ -119,6 +137,17 @@ func TestAWriteThatALeaderGotAndDidNotAnswerIsOfUnknownOutcome(t *testing.T) {
 	}
 	if fault.KindOf(err) != fault.Unknown {
 		t.Errorf("kind %v: %v", fault.KindOf(err), err)
+	}
+}
+
+// The second try of a request without an id may find what the first did: that there
+// is nothing to do does not say that nothing was done.
+func TestWhatARetryWithoutARequestIDIsToldIsOfUnknownOutcome(t *testing.T) {
+	f, _ := follower(t)
+	_, err := f.Send(t.Context(), &adminv1.ForgetAgentRequest{Node: "node-a"}, &grpc.UnaryServerInfo{FullMethod: adminv1.FleetService_ForgetAgent_FullMethodName},
+		func(context.Context, any) (any, error) { return nil, nil })
+	if !errors.Is(err, fault.CodeWriteUnknown) || !strings.Contains(err.Error(), "no agent of that name") {
+		t.Errorf("%v (%s)", err, fault.CodeOf(err))
 	}
 }
 
