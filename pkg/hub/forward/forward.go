@@ -76,19 +76,24 @@ var methods = map[string]bool{
 var moves = map[string]bool{"/meshkit.admin.v1.RingService/TransferLeadership": true}
 
 const (
-	// patience is how long a call waits for a leader, failovers included.
+	// patience is how long a call looks for a leader, failovers included. What the
+	// leader takes to answer does not count: callers say how long they wait for that,
+	// or get longest.
 	patience = 15 * time.Second
+	longest  = 2 * time.Minute
 	// storePatience is how long it waits for one that can use its store.
 	storePatience = 3 * time.Second
 	// catchUp is how long the answer waits for this hub to see what was written.
 	catchUp = 2 * time.Second
 )
 
-// Options of a Forwarder; all are required.
+// Options of a Forwarder; all are required but Patience.
 type Options struct {
 	Domain, Hub string
-	Replica     *replica.Replica
-	Peers       *peers.Set
+	// Patience is how long a call looks for a leader; 0 means 15 s.
+	Patience time.Duration
+	Replica  *replica.Replica
+	Peers    *peers.Set
 	// Listed tells whether the keyset lists a key of that hub; Ready is closed once
 	// the keyset is known.
 	Listed func(hub string) bool
@@ -102,7 +107,12 @@ type Options struct {
 type Forwarder struct{ opt Options }
 
 // New makes a Forwarder.
-func New(opt Options) *Forwarder { return &Forwarder{opt: opt} }
+func New(opt Options) *Forwarder {
+	if opt.Patience == 0 {
+		opt.Patience = patience
+	}
+	return &Forwarder{opt: opt}
+}
 
 type forwardedKey struct{}
 
@@ -174,10 +184,14 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, longest)
+		defer cancel()
+	}
 	pause := backoff.New(backoff.Policy{Base: 20 * time.Millisecond, Cap: 500 * time.Millisecond})
 	started := time.Now()
+	searching := started // later by what leaders took that got the request
 	doubt := doubt{repeatable: repeatable}
 	for {
 		_, changed := f.opt.Replica.Watch()
@@ -186,7 +200,7 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 		if leading || leader == "" || leader == f.opt.Hub || f.opt.Replica.Frozen() {
 			// It waits for the lease, should this hub be about to win it.
 			resp, err := next(ctx, message) // under the id of the tries before
-			if fault.CodeOf(err) != fault.CodeNotLeader || ctx.Err() != nil {
+			if fault.CodeOf(err) != fault.CodeNotLeader || ctx.Err() != nil || time.Since(searching) > f.opt.Patience {
 				return resp, doubt.about(err)
 			}
 			if now, _ := f.leader(); now == f.opt.Hub {
@@ -194,6 +208,7 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 			}
 			continue
 		}
+		asked := time.Now()
 		seq, begun, err := f.ask(ctx, address, leader, info.FullMethod, message, reply)
 		if err == nil {
 			f.await(ctx, seq)
@@ -201,6 +216,9 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 		}
 		// Not done, or done under the request id: the next try is told.
 		doubt.add(begun, err)
+		if begun {
+			searching = searching.Add(time.Since(asked))
+		}
 		switch fault.KindOf(err) {
 		case fault.Unavailable, fault.Unknown, fault.Canceled:
 		default:
@@ -222,7 +240,7 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 		case <-ctx.Done():
 		}
 		wait.Stop()
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || time.Since(searching) > f.opt.Patience {
 			return nil, doubt.about(err)
 		}
 		proto.Reset(reply)

@@ -34,6 +34,13 @@ type dying struct {
 	adminv1.UnimplementedResourceServiceServer
 	server *grpc.Server
 	got    chan struct{}
+	undone chan time.Duration // by when undos are to be answered
+}
+
+func (d *dying) Undo(ctx context.Context, _ *adminv1.UndoRequest) (*adminv1.UndoResponse, error) {
+	by, _ := ctx.Deadline()
+	d.undone <- time.Until(by)
+	return &adminv1.UndoResponse{}, nil
 }
 
 func (d *dying) Apply(ctx context.Context, _ *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
@@ -65,7 +72,7 @@ func follower(t *testing.T) (*forward.Forwarder, *dying) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leader := &dying{got: make(chan struct{})}
+	leader := &dying{got: make(chan struct{}), undone: make(chan time.Duration, 1)}
 	config := mtls.ServerConfig(d.Source(t, identity.Hub, "leader"), mtls.ServerOptions{})
 	leader.server = grpc.NewServer(append(wire.ServerOptions(wire.ServerConfig{}), grpc.Creds(credentials.NewTLS(config)))...)
 	adminv1.RegisterResourceServiceServer(leader.server, leader)
@@ -109,7 +116,7 @@ func follower(t *testing.T) (*forward.Forwarder, *dying) {
 	})
 	t.Cleanup(set.Close)
 	return forward.New(forward.Options{
-		Domain: hubtest.Name, Hub: "follower", Replica: r, Peers: set, Listed: listed, Logger: slog.New(slog.DiscardHandler),
+		Domain: hubtest.Name, Hub: "follower", Patience: 3 * time.Second, Replica: r, Peers: set, Listed: listed, Logger: slog.New(slog.DiscardHandler),
 	}), leader
 }
 
@@ -157,6 +164,44 @@ func TestAWriteThatReachedNobodyWasNotDone(t *testing.T) {
 	leader.server.Stop()
 	if err := send(t, f); fault.KindOf(err) != fault.Unavailable {
 		t.Errorf("kind %v: %v", fault.KindOf(err), err)
+	}
+}
+
+// A caller says how long it waits for an answer; the patience is with the search for a
+// leader.
+func TestALeaderHasTheTimeThatTheCallerGives(t *testing.T) {
+	undo := &grpc.UnaryServerInfo{FullMethod: adminv1.ResourceService_Undo_FullMethodName}
+	f, leader := follower(t)
+	own := forward.New(forward.Options{Domain: hubtest.Name, Hub: "leader", Replica: replica.New(replica.Options{Domain: hubtest.Name})})
+	for name, hub := range map[string]*forward.Forwarder{"on the hub that forwards": f, "on the leader": own} {
+		for _, given := range []time.Duration{0, time.Minute} {
+			ctx, cancel := context.WithCancel(t.Context())
+			if given > 0 {
+				ctx, cancel = context.WithTimeout(t.Context(), given)
+			}
+			_, err := hub.Send(ctx, &adminv1.UndoRequest{}, undo, func(ctx context.Context, req any) (any, error) {
+				return leader.Undo(ctx, req.(*adminv1.UndoRequest))
+			})
+			cancel()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if has := <-leader.undone; has < 50*time.Second || has > 2*time.Minute {
+				t.Errorf("%s a caller that gives %s has its undo done within %s", name, given, has)
+			}
+		}
+	}
+}
+
+// Whoever sets no bound hears all the same that nobody leads.
+func TestTheSearchForALeaderEnds(t *testing.T) {
+	f, leader := follower(t)
+	leader.server.Stop()
+	begun := time.Now()
+	_, err := f.Send(t.Context(), &adminv1.UndoRequest{}, &grpc.UnaryServerInfo{FullMethod: adminv1.ResourceService_Undo_FullMethodName},
+		func(context.Context, any) (any, error) { return nil, nil })
+	if took := time.Since(begun); fault.KindOf(err) != fault.Unavailable || took > time.Minute {
+		t.Errorf("after %s: %v", took, err)
 	}
 }
 
