@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"math/big"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/meshkit/meshkit/pkg/fault"
@@ -53,7 +54,7 @@ func NewIntermediate(ctx context.Context, root Driver, domain string, key crypto
 	if err != nil {
 		return nil, err
 	}
-	return issueCA(ctx, root, ProfileIntermediate, domain, "MeshKit issuing CA "+domain, csr, now)
+	return issueCA(ctx, root, ProfileIntermediate, domain, issuingCA+domain, csr, now)
 }
 
 // NewHubCA makes the certificate of the CA that makes issuing CAs for hubs that
@@ -77,7 +78,16 @@ func IssueIntermediate(ctx context.Context, hubCA Driver, hub identity.ID, csr [
 	if len(csr) > MaxCSR {
 		return nil, fault.New(fault.CodeCSRInvalid, "the request for the issuing CA of %s has %d bytes, more than %d", hub, len(csr), MaxCSR)
 	}
-	return issueCA(ctx, hubCA, ProfileIntermediate, hub.Domain, "MeshKit issuing CA "+hub.Domain+" "+hub.Name, csr, now)
+	return issueCA(ctx, hubCA, ProfileIntermediate, hub.Domain, issuingCA+hub.Domain+" "+hub.Name, csr, now)
+}
+
+const issuingCA = "MeshKit issuing CA "
+
+// HubOf names the hub whose issuing CA signed a certificate of the domain that has
+// been verified; false if it was the CA that was made with the domain, whose name has
+// no hub.
+func HubOf(leaf *x509.Certificate, domain string) (hub string, ok bool) {
+	return strings.CutPrefix(leaf.Issuer.CommonName, issuingCA+domain+" ")
 }
 
 // caRequest makes the request for the CA of a key that is here.

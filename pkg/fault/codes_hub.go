@@ -41,6 +41,7 @@ const (
 	CodeHubSilent        Code = "MK6059"
 	CodeDomainExists     Code = "MK6063"
 	CodeNoDomainHost     Code = "MK6064"
+	CodeHubDropped       Code = "MK6065"
 	CodeKeysetKeyMissing Code = "MK6054"
 	CodeInitNotEmpty     Code = "MK6060"
 	CodeInitIncomplete   Code = "MK6061"
@@ -88,6 +89,7 @@ var hubCodes = []Entry{
 	{CodeHubSilent, Unavailable, "hub does not answer", "Another hub of the domain had to be asked and did not answer in time.", "See with `meshctl get hubs` whether it runs; mend it or the network between the hubs."},
 	{CodeDomainExists, AlreadyExists, "domain exists", "The hubs have a domain of that name already, or another request made it.", "Choose another name; to go on with a `meshctl domain create` whose answer was lost, repeat it as it was printed, with --request-id and the same --out."},
 	{CodeNoDomainHost, Invalid, "domain cannot host others", "Domains that were made with `meshctl domain create` are served by the hubs of another one; further ones are made there.", "Use the context of the domain that the hubs were initialised with (`meshctl context list`)."},
+	{CodeHubDropped, Denied, "hub was dropped", "The keyset lists no key of the hub whose certificate this is, or of the one whose issuing CA signed it: it was dropped (`meshctl key drop`). Such a certificate counts only if it was recorded in the log.", "A hub that is to come back joins again (`meshctl token create --hub --node NAME`, `meshhub join`). An operator gets another certificate on a hub's machine with `meshhub credentials issue`."},
 	{CodeInitNotEmpty, AlreadyExists, "directory is not empty", "`meshhub init` writes a new domain into an empty or absent directory and changes nothing else.", "Give another --data directory, or remove this one if it holds nothing you need."},
 	{CodeInitIncomplete, Invalid, "directory holds no complete hub", "The directory has no meshhub.yaml, or an interrupted `meshhub init` left parts behind.", "Remove it and run `meshhub init` again."},
 	{CodeStoreDomain, Invalid, "store belongs to another domain", "The log in the store names another domain than the configuration.", "Give the --data directory and configuration of one domain."},

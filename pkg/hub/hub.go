@@ -197,7 +197,7 @@ func (h *Hub) assemble(id identity.ID) {
 		h.opt.Distribution.Metrics = distribution.NewMetrics()
 	}
 	h.peers = peers.New(peers.Options{
-		Domain: o.Domain, Hub: o.Name, TLS: o.TLS, State: h.state, Listed: h.listed, MessageBytes: resource.DefaultLimits().AdminMessageBytes,
+		Domain: o.Domain, Hub: o.Name, TLS: o.TLS, State: h.state, Listed: h.listed, Stands: h.guard().Stands, MessageBytes: resource.DefaultLimits().AdminMessageBytes,
 	})
 	h.forward = forward.New(forward.Options{
 		Domain: o.Domain, Hub: o.Name, Replica: h.replica, Peers: h.peers, Listed: h.listed, Logger: o.Logger,
@@ -210,9 +210,15 @@ func (h *Hub) assemble(id identity.ID) {
 	})
 }
 
+func (h *Hub) guard() *access.Guard {
+	return &access.Guard{Domain: h.opt.Domain, Members: h.state, Listed: func(hub string) (listed, known bool) {
+		return h.listed(hub), h.keys.Current() != nil
+	}}
+}
+
 // known is the server for operators and hubs.
 func (h *Hub) known() *grpc.Server {
-	guard := &access.Guard{Domain: h.opt.Domain, Members: h.state}
+	guard := h.guard()
 	limits := resource.DefaultLimits()
 	opts := wire.ServerOptions(wire.ServerConfig{ReceiveBytes: limits.AdminMessageBytes, SendBytes: limits.AdminMessageBytes, Logger: h.log})
 	opts = append(opts, grpc.ChainUnaryInterceptor(h.forward.Accept))
@@ -237,7 +243,7 @@ func (h *Hub) adminOptions() admin.Options {
 // nodes is the server for nodes: a stream, and renewal. What else they call is
 // refused by the guard, as a method that they may not call.
 func (h *Hub) nodes() *grpc.Server {
-	guard := &access.Guard{Domain: h.opt.Domain, Members: h.state}
+	guard := h.guard()
 	opts := wire.ServerOptions(wire.ServerConfig{Streams: 8, ReceiveBytes: wire.MaxControlRequest, SendBytes: omnirelay.MaxMessage, Window: 64 << 10, Logger: h.log})
 	opts = append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}), grpc.UnknownServiceHandler(notForNodes))
 	s := grpc.NewServer(opts...)
@@ -257,7 +263,7 @@ func notForNodes(_ any, stream grpc.ServerStream) error {
 // strangers is the server for callers without a certificate: they can join, in
 // small messages, and nothing else.
 func (h *Hub) strangers() *grpc.Server {
-	guard := &access.Guard{Domain: h.opt.Domain, Members: h.state}
+	guard := h.guard()
 	opts := wire.ServerOptions(wire.ServerConfig{Streams: 4, ReceiveBytes: 64 << 10, Window: 64 << 10, SendBytes: 4 << 20, UnaryTimeout: 30 * time.Second, ConnectionAge: 5 * time.Minute, Logger: h.log})
 	s := grpc.NewServer(append(append(opts, guard.Options()...), grpc.ChainUnaryInterceptor(h.forward.Send), grpc.Creds(handshaken{}))...)
 	identityv1.RegisterIdentityServiceServer(s, h.joinService())

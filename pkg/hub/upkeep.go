@@ -137,6 +137,7 @@ func (h *Hub) request() (key crypto.Signer, csr []byte, err error) {
 
 // webServer serves metrics to operators and hubs, and health to everyone.
 func (h *Hub) webServer() *http.Server {
+	guard := h.guard()
 	authorize := func(r *http.Request) error {
 		if r.TLS == nil {
 			return fault.New(fault.CodeNoClientCert, "metrics need a client certificate of the domain")
@@ -148,7 +149,7 @@ func (h *Hub) webServer() *http.Server {
 		if id.Kind == identity.Node {
 			return fault.New(fault.CodeNotPermitted, "%s may not read metrics", id)
 		}
-		return nil
+		return guard.Stands(id, r.TLS.PeerCertificates[0])
 	}
 	s := observe.NewServer(observe.Handler(h.opt.Registry, h.health, authorize))
 	s.TLSConfig = mtls.ServerConfig(h.opt.TLS, mtls.ServerOptions{OptionalClient: true})

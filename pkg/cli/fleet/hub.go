@@ -21,7 +21,8 @@ func NewHub(app *cliutil.App) *cobra.Command {
 		Use:   "hub",
 		Short: "Take hubs out of use and back",
 		Long: `Hubs are listed with "meshctl get hubs" and shown with "meshctl describe hub NAME"; here they are taken out of use before
-maintenance, and back. "meshctl token create --hub" and "meshhub join" add one; "meshctl key drop NAME" ends one for good.`,
+maintenance, and back. "meshctl token create --hub" and "meshhub join" add one; "meshctl key drop NAME" ends what a lost
+one may do; see docs/runbooks/ring.md for what else that takes.`,
 	}
 	cmd.AddCommand(newDrain(app), newUndrain(app))
 	return cmd

@@ -104,8 +104,9 @@ func newKeyDrop(app *cliutil.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drop HUB",
 		Short: "Take a hub's config key out of the keyset",
-		Long: `Drop removes a hub's key: agents refuse what it signs as soon as they have the new keyset. Use it when a hub is lost,
-compromised or has equivocated. A hub does not drop its own key.`,
+		Long: `Drop removes a hub's key: agents refuse what it signs as soon as they have the new keyset. The other hubs answer it no more,
+and nobody whose certificate its issuing CA signed, unless the log has it. Use it when a hub is lost, compromised or has
+equivocated. Its access to the store is taken away in the store. A hub does not drop its own key.`,
 		Example:           `  meshctl key drop hub2 --reason "disk stolen"`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: read.CompleteNames(app, cliutil.Hubs),

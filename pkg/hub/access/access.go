@@ -1,7 +1,10 @@
 // Package access decides who may call which method of a hub. Callers prove who
 // they are with a client certificate of the domain (checked at the handshake);
-// this package looks at its role, and for nodes at whether they are still
-// members. Every method has a line in one table; what has none is refused.
+// this package looks at its role, and at whether it still counts: of nodes, whether
+// they are still members; of hubs, whether the keyset lists them; of hubs and
+// operators, whether the hub whose issuing CA signed it is listed, or the log has it.
+// So it is with every call, also on a connection that was made before. Every method
+// has a line in one table; what has none is refused.
 //
 // All types are safe for concurrent use.
 package access
@@ -25,6 +28,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
+	"github.com/meshkit/meshkit/pkg/ca"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
@@ -90,6 +94,8 @@ var methods = map[string]who{
 type Guard struct {
 	Domain  string
 	Members func() *state.State
+	// Listed tells whether the keyset lists a key of that hub; known: there is one.
+	Listed func(hub string) (listed, known bool)
 }
 
 // Check tells whether the caller of ctx may call method, a full method name.
@@ -111,10 +117,48 @@ func (g *Guard) Check(ctx context.Context, method string) error {
 	if may&roles[id.Kind] == 0 {
 		return fault.New(fault.CodeNotPermitted, "%s may not call %s", id, method)
 	}
-	if id.Kind == identity.Node && may&anyone == 0 {
+	switch {
+	case may&anyone != 0:
+		return nil
+	case id.Kind == identity.Node:
 		return g.member(ctx, id)
 	}
-	return nil
+	return g.Stands(id, Certificate(ctx))
+}
+
+// Stands tells whether the certificate of a hub or an operator, which has been
+// verified, still counts. What the issuing CA of a hub signed that the keyset does not
+// list any more counts only if the log has it: the key of that CA may be in anyone's
+// hands.
+func (g *Guard) Stands(id identity.ID, leaf *x509.Certificate) error {
+	if id.Kind == identity.Hub {
+		if listed, err := g.listed(id.Name); err != nil {
+			return err
+		} else if !listed {
+			return fault.New(fault.CodeHubDropped, "hub %s is not in the keyset", id.Name)
+		}
+	}
+	by, ok := ca.HubOf(leaf, g.Domain)
+	if !ok {
+		return nil
+	}
+	if listed, err := g.listed(by); listed || err != nil {
+		return err
+	}
+	if s := g.Members(); s != nil {
+		if c, ok := s.Certificate(id.String()); ok && c.GetFingerprint() == fingerprint(leaf) {
+			return nil
+		}
+	}
+	return fault.New(fault.CodeHubDropped, "the certificate of %s was signed by the issuing CA of hub %s, which is not in the keyset, and is not in the log", id, by)
+}
+
+func (g *Guard) listed(hub string) (bool, error) {
+	listed, known := g.Listed(hub)
+	if !known {
+		return false, fault.New(fault.CodeReadOnly, "the hub is still reading its log")
+	}
+	return listed, nil
 }
 
 // member tells whether the node has not been forgotten, and whether its
@@ -147,6 +191,10 @@ func Presented(ctx context.Context) string {
 	if cert == nil {
 		return ""
 	}
+	return fingerprint(cert)
+}
+
+func fingerprint(cert *x509.Certificate) string {
 	sum := sha256.Sum256(cert.Raw)
 	return hex.EncodeToString(sum[:])
 }

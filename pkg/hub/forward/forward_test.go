@@ -2,6 +2,7 @@ package forward_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -112,7 +113,8 @@ func follower(t *testing.T) (*forward.Forwarder, *dying) {
 	listed := func(string) bool { return true }
 	set := peers.New(peers.Options{
 		Domain: hubtest.Name, Hub: "follower", TLS: d.Source(t, identity.Hub, "follower"), Listed: listed, MessageBytes: 1 << 20,
-		State: func() *state.State { return r.Current().State },
+		Stands: func(identity.ID, *x509.Certificate) error { return nil },
+		State:  func() *state.State { return r.Current().State },
 	})
 	t.Cleanup(set.Close)
 	return forward.New(forward.Options{

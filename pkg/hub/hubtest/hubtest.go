@@ -66,6 +66,7 @@ type Domain struct {
 	// CASkew is by how much the CA's clock is ahead, in nanoseconds.
 	CASkew atomic.Int64
 	tls    *mtls.Source
+	root   issuer // of the CA
 }
 
 // NewDomain makes a domain and its first log entry.
@@ -73,7 +74,7 @@ func NewDomain(t testing.TB) *Domain {
 	t.Helper()
 	ctx := context.Background()
 	d := &Domain{Store: memstore.New(memstore.Options{}), Keys: NewKeys()}
-	d.Authority = newAuthority(t, func() time.Time { return time.Now().Add(time.Duration(d.CASkew.Load())) })
+	d.root, d.Authority = newAuthority(t, func() time.Time { return time.Now().Add(time.Duration(d.CASkew.Load())) })
 	d.RootKey = must(sign.New(newEd25519(t)))(t)
 	keyset := must(sign.Create(ctx, d.Keys, keyring.KeysetKey, sign.Ed25519))(t)
 	config := must(sign.Create(ctx, d.Keys, keyring.ConfigKey, sign.Ed25519))(t)
@@ -96,9 +97,15 @@ func NewDomain(t testing.TB) *Domain {
 // Source issues a certificate and key.
 func (d *Domain) Source(t testing.TB, kind identity.Kind, name string) *mtls.Source {
 	t.Helper()
+	return d.SourceOf(t, d.Authority, kind, name)
+}
+
+// SourceOf is Source, issued by another CA of the domain.
+func (d *Domain) SourceOf(t testing.TB, by *ca.Authority, kind identity.Kind, name string) *mtls.Source {
+	t.Helper()
 	key := newP256(t)
 	csr := must(ca.NewCSR(key, id(t, kind, name)))(t)
-	cert := must(d.Authority.Issue(context.Background(), ca.Request{CSR: csr, ID: id(t, kind, name)}))(t)
+	cert := must(by.Issue(context.Background(), ca.Request{CSR: csr, ID: id(t, kind, name)}))(t)
 	return must(mtls.NewSource(tls.Certificate{Certificate: cert.Chain, PrivateKey: key}, d.Authority.Bundle()))(t)
 }
 
@@ -298,6 +305,8 @@ func (i issuer) Sign(_ context.Context, t ca.Template) ([]byte, error) {
 	switch t.Profile {
 	case ca.ProfileIntermediate:
 		c.IsCA, c.MaxPathLenZero, c.KeyUsage = true, true, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
+	case ca.ProfileHubCA:
+		c.IsCA, c.MaxPathLen, c.KeyUsage = true, 1, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
 	case ca.ProfileOperator:
 		c.KeyUsage, c.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	default:
@@ -309,7 +318,7 @@ func (i issuer) Sign(_ context.Context, t ca.Template) ([]byte, error) {
 	return x509.CreateCertificate(rand.Reader, c, i.cert, csr.PublicKey, i.key)
 }
 
-func newAuthority(t testing.TB, clock func() time.Time) *ca.Authority {
+func newAuthority(t testing.TB, clock func() time.Time) (issuer, *ca.Authority) {
 	t.Helper()
 	begun := time.Now().Add(-7 * 24 * time.Hour) // certificates may be old
 	rootKey, key := newP256(t), newP256(t)
@@ -317,7 +326,17 @@ func newAuthority(t testing.TB, clock func() time.Time) *ca.Authority {
 	der := must(ca.NewIntermediate(context.Background(), issuer{root, rootKey}, Name, key, begun))(t)
 	inter := must(x509.ParseCertificate(der))(t)
 	bundle := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})
-	return must(ca.New(Name, issuer{inter, key}, bundle, ca.Options{Now: clock}))(t)
+	return issuer{root, rootKey}, must(ca.New(Name, issuer{inter, key}, bundle, ca.Options{Now: clock}))(t)
+}
+
+// AuthorityOf makes the issuing CA of a hub that joins.
+func (d *Domain) AuthorityOf(t testing.TB, hub string) *ca.Authority {
+	t.Helper()
+	ctx, key, own := context.Background(), newP256(t), newP256(t)
+	above := must(x509.ParseCertificate(must(ca.NewHubCA(ctx, d.root, Name, key, time.Now()))(t)))(t)
+	csr := must(ca.NewCSR(own, id(t, identity.Hub, hub)))(t)
+	cert := must(x509.ParseCertificate(must(ca.IssueIntermediate(ctx, issuer{above, key}, id(t, identity.Hub, hub), csr, time.Now()))(t)))(t)
+	return must(ca.New(Name, issuer{cert, own}, d.Authority.Bundle(), ca.Options{Intermediates: [][]byte{above.Raw}}))(t)
 }
 
 func id(t testing.TB, kind identity.Kind, name string) identity.ID {

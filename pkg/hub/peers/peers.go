@@ -10,6 +10,8 @@ package peers
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"slices"
 	"sync"
 	"time"
@@ -35,6 +37,9 @@ type Options struct {
 	State func() *state.State
 	// Listed tells whether the keyset lists a key of that hub.
 	Listed func(hub string) bool
+	// Stands tells whether a certificate that was verified still counts; see
+	// access.Guard.
+	Stands func(identity.ID, *x509.Certificate) error
 	// MessageBytes bounds one message.
 	MessageBytes int
 	// DialOptions are added to those of every connection.
@@ -100,11 +105,20 @@ func (s *Set) Conn(p Peer) (*grpc.ClientConn, error) {
 		}
 		return nil
 	}
+	config := mtls.ClientConfig(s.opt.TLS, want)
+	verify := config.VerifyConnection
+	config.VerifyConnection = func(cs tls.ConnectionState) error {
+		if err := verify(cs); err != nil {
+			return err
+		}
+		id, _ := identity.FromCertificate(cs.PeerCertificates[0])
+		return s.opt.Stands(id, cs.PeerCertificates[0])
+	}
 	options := append(wire.DialOptions(wire.DialConfig{
 		ReceiveBytes: s.opt.MessageBytes, SendBytes: s.opt.MessageBytes, UserAgent: "meshhub/" + s.opt.Hub,
 		// A hub that was stopped or cut off is given up soon.
 		KeepaliveTime: 5 * time.Second, KeepaliveTimeout: 2 * time.Second, Connect: 2 * time.Second,
-	}), grpc.WithTransportCredentials(credentials.NewTLS(mtls.ClientConfig(s.opt.TLS, want))))
+	}), grpc.WithTransportCredentials(credentials.NewTLS(config)))
 	c, err := grpc.NewClient("passthrough:///"+p.Address, append(options, s.opt.DialOptions...)...)
 	if err != nil {
 		return nil, fault.New(fault.CodeConfig, "address %q of hub %s: %w", p.Address, p.Hub, err)

@@ -1,0 +1,129 @@
+package hub_test
+
+import (
+	"crypto/tls"
+	"net/http"
+	"testing"
+
+	"google.golang.org/grpc"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
+	"github.com/meshkit/meshkit/pkg/ca"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub"
+	"github.com/meshkit/meshkit/pkg/hub/hubtest"
+	"github.com/meshkit/meshkit/pkg/identity"
+	"github.com/meshkit/meshkit/pkg/mtls"
+	"github.com/meshkit/meshkit/pkg/trust"
+)
+
+// A hub that was dropped may do nothing that hubs may, also on a connection that it
+// had before.
+func TestADroppedHubMayDoNothing(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	h := d.Start(t)
+	list(t, h, "hub2")
+	source := d.Source(t, identity.Hub, "hub2")
+	conn := h.Dial(t, source)
+	ring, fleet, identities := adminv1.NewRingServiceClient(conn), adminv1.NewFleetServiceClient(conn), identityv1.NewIdentityServiceClient(conn)
+	calls := map[string]func() error{
+		"list hubs": func() error {
+			_, err := fleet.ListHubs(t.Context(), &adminv1.ListHubsRequest{Local: true})
+			return err
+		},
+		"hold back": func() error {
+			_, err := ring.HoldBack(t.Context(), &adminv1.HoldBackRequest{})
+			return err
+		},
+		"adopt a domain": func() error {
+			_, err := adminv1.NewDomainServiceClient(conn).AdoptDomain(t.Context(), &adminv1.AdoptDomainRequest{})
+			return err
+		},
+		"renew": func() error {
+			csr, err := ca.NewCSR(hubtest.Key(t), source.ID())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = identities.Renew(t.Context(), &identityv1.RenewRequest{Csr: csr})
+			return err
+		},
+		"read metrics": func() error {
+			client := &http.Client{Transport: &http.Transport{TLSClientConfig: mtls.ClientConfig(source, nil)}}
+			defer client.CloseIdleConnections()
+			resp, err := client.Get("https://" + h.Metrics + "/metrics")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				return fault.New(fault.CodeHubDropped, "status %s", resp.Status)
+			}
+			return nil
+		},
+	}
+	for name, call := range calls {
+		if err := call(); fault.CodeOf(err) == fault.CodeHubDropped {
+			t.Errorf("%s while it is listed: %v", name, err)
+		}
+	}
+	h.Publish(t, trust.KeysetEdit{DropHubs: []string{"hub2"}})
+	for name, call := range calls {
+		if err := call(); fault.CodeOf(err) != fault.CodeHubDropped {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Who has the issuing CA of a hub that was dropped makes nobody an operator or a hub
+// with it. Who got a certificate from it that is in the log keeps it.
+func TestTheIssuingCAOfADroppedHubCountsNoMore(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	h := d.Start(t)
+	list(t, h, "hub2")
+	list(t, h, "hub3")
+	stolen := d.AuthorityOf(t, "hub2")
+	dial := func(kind identity.Kind, name string) *grpc.ClientConn {
+		return h.Dial(t, d.SourceOf(t, stolen, kind, name))
+	}
+	hubs := func(conn *grpc.ClientConn) error {
+		_, err := adminv1.NewFleetServiceClient(conn).ListHubs(t.Context(), &adminv1.ListHubsRequest{Local: true})
+		return err
+	}
+	for name, conn := range map[string]*grpc.ClientConn{"operator": dial(identity.Operator, "admin"), "hub": dial(identity.Hub, "hub3")} {
+		if err := hubs(conn); err != nil {
+			t.Errorf("%s while hub2 is listed: %v", name, err)
+		}
+	}
+	// Another operator renewed through hub2, when that led.
+	if err := h.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	h2 := d.Start(t, withAuthority(stolen))
+	key, before := hubtest.Key(t), d.Source(t, identity.Operator, "keeper")
+	csr, err := ca.NewCSR(key, before.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed, err := identityv1.NewIdentityServiceClient(h2.Dial(t, before)).Renew(t.Context(), &identityv1.RenewRequest{Csr: csr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keeper, err := mtls.NewSource(tls.Certificate{Certificate: renewed.GetCertificateChain(), PrivateKey: key}, renewed.GetCaBundle())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h2.Publish(t, trust.KeysetEdit{DropHubs: []string{"hub2"}})
+	wantCode(t, hubs(h2.Dial(t, d.SourceOf(t, stolen, identity.Operator, "admin"))), fault.CodeHubDropped)
+	wantCode(t, hubs(h2.Dial(t, d.SourceOf(t, stolen, identity.Hub, "hub3"))), fault.CodeHubDropped)
+	if err := hubs(h2.Dial(t, keeper)); err != nil {
+		t.Errorf("an operator whose certificate is in the log: %v", err)
+	}
+	if err := hubs(h2.Dial(t, d.Source(t, identity.Hub, "hub3"))); err != nil {
+		t.Errorf("a hub with a certificate of another CA: %v", err)
+	}
+}
+
+func withAuthority(a *ca.Authority) func(*hub.Options) {
+	return func(opt *hub.Options) { opt.Authority = a }
+}
