@@ -175,6 +175,9 @@ func (l *Log) putChunks(ctx context.Context, m *manifest, r io.Reader) error {
 			name := hex.EncodeToString(sum[:])
 			m.Chunks = append(m.Chunks, name)
 			m.Size += int64(n)
+			if ctx.Err() != nil { // Put may not look
+				return context.Cause(ctx)
+			}
 			if !stored[name] {
 				if err := l.blobs.Put(ctx, snapshotKey(m.Seq, name), buf[:n]); err != nil {
 					return err

@@ -93,6 +93,8 @@ type Replica struct {
 	opt   Options
 	log   *slog.Logger
 	ready chan struct{} // closed when the first replay is done
+	// snapshotting has one place: for the snapshot that is under way.
+	snapshotting chan struct{}
 
 	current atomic.Pointer[Current]
 
@@ -149,7 +151,7 @@ func New(opt Options) *Replica {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Replica{
-		opt: opt, log: opt.Logger, ready: make(chan struct{}),
+		opt: opt, log: opt.Logger, ready: make(chan struct{}), snapshotting: make(chan struct{}, 1),
 		changed: make(chan struct{}), tenureMove: make(chan struct{}), holdMove: make(chan struct{}),
 	}
 }

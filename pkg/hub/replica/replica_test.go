@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -199,7 +200,7 @@ func TestAFailedSnapshotIsTriedAgainAndWritesGoOn(t *testing.T) {
 
 func TestAFailedSnapshotIsPacedByTime(t *testing.T) {
 	r := New(Options{SnapshotEntries: 10})
-	r.snapshotEnded(backlog{entries: 10}, fault.New(fault.CodeStoreFull, "no space"))
+	r.snapshotEnded(backlog{entries: 10}, fault.New(fault.CodeStoreFull, "no space"), false)
 	if r.snapshotDue() {
 		t.Error("it is tried again at once")
 	}
@@ -209,6 +210,67 @@ func TestAFailedSnapshotIsPacedByTime(t *testing.T) {
 	r.snapshotAfter = time.Now()
 	if !r.snapshotDue() {
 		t.Error("what it would have covered is forgotten")
+	}
+}
+
+// A snapshot whose store does not even heed the end of its context holds up neither
+// the lease nor the campaigns after, and stores nothing more once it returns.
+func TestASnapshotUnderWayHoldsUpNoHandOver(t *testing.T) {
+	s := domain(t)
+	hung, goOn := make(chan struct{}, 1), make(chan struct{})
+	unstick := sync.OnceFunc(func() { close(goOn) })
+	defer unstick()
+	var puts atomic.Int32
+	opt := options(s, nil)
+	opt.SnapshotEntries = 10
+	opt.Open = func(ctx context.Context) (*store.Log, error) {
+		return store.Open(ctx, &storetest.Faults{Driver: s.Driver(), OnPut: func(_ string, next func() error) error {
+			puts.Add(1)
+			notify(hung)
+			<-goOn
+			return next()
+		}}, store.Options{ChunkSize: 16})
+	}
+	r := start(t, opt)
+	write(t, r)
+	other := options(s, nil)
+	other.Holder.Name = "other"
+	o := start(t, other)
+	for range 10 {
+		write(t, r)
+	}
+	within(t, hung, "no snapshot was begun")
+	began := time.Now()
+	r.Hold(time.Hour)
+	write(t, o)
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("another hub writes after %v", took)
+	}
+	// It campaigns again although that call has not returned.
+	r.Hold(0)
+	o.Hold(time.Hour)
+	write(t, r)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it writes again after %v", took)
+	}
+	unstick()
+	r.snapshotting <- struct{}{} // the snapshot has ended
+	<-r.snapshotting
+	if n := puts.Load(); n != 1 {
+		t.Errorf("%d chunks were stored after leadership had ended", n-1)
+	}
+	if err := r.SnapshotFailed(); err != nil {
+		t.Errorf("what was given up counts as failed: %v", err)
+	}
+}
+
+// write appends an entry as r.
+func write(t *testing.T, r *Replica) {
+	t.Helper()
+	if _, err := r.Propose(t.Context(), func(*Current, time.Time) (Proposal, error) {
+		return Proposal{Kind: "TermStarted", Payload: &logv1.TermStarted{Hub: r.opt.Holder.Name}}, nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -260,20 +260,26 @@ func (r *Replica) campaign(ctx context.Context, l *store.Log) (t *store.Tenure, 
 
 var errFrozen = errors.New("replica is frozen")
 
+// snapshotGrace is how long a snapshot may take to end after its leadership did,
+// before the store's call that does not return is left behind.
+const snapshotGrace = time.Second
+
 // lead writes while the lease is held, and until it is another hub's turn. It
 // resigns before it returns.
 func (r *Replica) lead(ctx context.Context, l *store.Log, tenure *store.Tenure, willing bool) error {
-	var wg sync.WaitGroup
+	sctx, stop := context.WithCancel(tenure.Context())
 	defer func() {
 		r.setTenure(nil)
-		wg.Wait()
-		r.setSnapshotFailed(nil) // saving is the next leader's concern
+		stop()
 		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		if err := tenure.Resign(rctx); err != nil {
 			r.log.Warn("lease not released", "err", err)
 		}
 		r.aborted()
+		// Only now: nobody waits for the lease any more.
+		r.awaitSnapshot()
+		r.setSnapshotFailed(nil) // saving is the next leader's concern
 	}()
 	r.aborted()
 	if err := r.catchUp(ctx, l); err != nil || r.isFrozen() {
@@ -293,7 +299,6 @@ func (r *Replica) lead(ctx context.Context, l *store.Log, tenure *store.Tenure, 
 	} else {
 		r.log.Info("leading", "term", tenure.Term())
 	}
-	snapshotting := make(chan struct{}, 1)
 	tick := time.NewTicker(r.opt.Probe)
 	defer tick.Stop()
 	for {
@@ -306,11 +311,11 @@ func (r *Replica) lead(ctx context.Context, l *store.Log, tenure *store.Tenure, 
 		}
 		if r.snapshotDue() {
 			select {
-			case snapshotting <- struct{}{}:
-				wg.Go(func() {
-					defer func() { <-snapshotting }()
-					r.snapshot(tenure.Context(), l, tenure)
-				})
+			case r.snapshotting <- struct{}{}:
+				go func() {
+					defer func() { <-r.snapshotting }()
+					r.snapshot(sctx, l, tenure)
+				}()
 			default:
 			}
 		}
@@ -370,6 +375,19 @@ func (r *Replica) snapshotDue() bool {
 	return r.backlog.entries >= r.opt.SnapshotEntries || r.backlog.bytes >= r.opt.SnapshotBytes
 }
 
+// awaitSnapshot waits for the end of the snapshot that is under way, if there is
+// one. While one that was left behind goes on, no other is begun.
+func (r *Replica) awaitSnapshot() {
+	limit := time.NewTimer(snapshotGrace)
+	defer limit.Stop()
+	select {
+	case r.snapshotting <- struct{}{}:
+		<-r.snapshotting
+	case <-limit.C:
+		r.log.Warn("snapshot left behind: the store does not answer")
+	}
+}
+
 // snapshot saves the current state and trims the log behind it. It runs beside
 // the writer: the state is immutable. A failure is no reason to stop writing:
 // the log keeps what the snapshot would cover, and it is tried again later.
@@ -388,11 +406,12 @@ func (r *Replica) snapshot(ctx context.Context, l *store.Log, tenure *store.Tenu
 	if err == nil {
 		err = tenure.Trim(ctx, pos.Seq)
 	}
-	r.snapshotEnded(covered, err)
+	given := err != nil && ctx.Err() != nil
+	r.snapshotEnded(covered, err, given)
 	switch {
 	case err == nil:
 		r.log.Info("snapshot saved", "seq", pos.Seq, "took", time.Since(begin).Round(time.Millisecond))
-	case ctx.Err() != nil:
+	case given:
 		r.log.Info("snapshot given up with the lease", "seq", pos.Seq)
 	default:
 		r.log.Warn("snapshot not saved or log not trimmed; tried again later", "seq", pos.Seq, "err", err)
@@ -403,11 +422,14 @@ func (r *Replica) snapshot(ctx context.Context, l *store.Log, tenure *store.Tenu
 }
 
 // snapshotEnded remembers how a snapshot went. After a failure its backlog is due
-// again, paced by time: on a full disk each attempt costs writes.
-func (r *Replica) snapshotEnded(covered backlog, err error) {
+// again, paced by time: on a full disk each attempt costs writes. given: it was given
+// up with the lease, which is no failure.
+func (r *Replica) snapshotEnded(covered backlog, err error, given bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.snapshotFailed = err
+	if !given {
+		r.snapshotFailed = err
+	}
 	if err == nil {
 		return
 	}
