@@ -69,6 +69,7 @@ func (r *Replica) Run(ctx context.Context) error {
 func (r *Replica) serve(ctx context.Context, l *store.Log) (err error) {
 	defer func() {
 		r.setLog(nil)
+		r.awaitSnapshot()
 		if cerr := l.Close(); cerr != nil && err == nil {
 			err = fmt.Errorf("close the log: %w", cerr)
 		}
@@ -260,8 +261,8 @@ func (r *Replica) campaign(ctx context.Context, l *store.Log) (t *store.Tenure, 
 
 var errFrozen = errors.New("replica is frozen")
 
-// snapshotGrace is how long a snapshot may take to end after its leadership did,
-// before the store's call that does not return is left behind.
+// snapshotGrace is how long a snapshot may take to end before the log is closed under
+// it: its leadership is over, but a call of the store may not return.
 const snapshotGrace = time.Second
 
 // lead writes while the lease is held, and until it is another hub's turn. It
@@ -277,8 +278,6 @@ func (r *Replica) lead(ctx context.Context, l *store.Log, tenure *store.Tenure, 
 			r.log.Warn("lease not released", "err", err)
 		}
 		r.aborted()
-		// Only now: nobody waits for the lease any more.
-		r.awaitSnapshot()
 		r.setSnapshotFailed(nil) // saving is the next leader's concern
 	}()
 	r.aborted()
@@ -375,8 +374,8 @@ func (r *Replica) snapshotDue() bool {
 	return r.backlog.entries >= r.opt.SnapshotEntries || r.backlog.bytes >= r.opt.SnapshotBytes
 }
 
-// awaitSnapshot waits for the end of the snapshot that is under way, if there is
-// one. While one that was left behind goes on, no other is begun.
+// awaitSnapshot waits for the end of a snapshot that was given up with the lease, if
+// there is one. Until it ends no other is begun.
 func (r *Replica) awaitSnapshot() {
 	limit := time.NewTimer(snapshotGrace)
 	defer limit.Stop()
