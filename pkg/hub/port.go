@@ -18,10 +18,18 @@ import (
 // Bounds of connections that have not proven anything yet; see room for who gives
 // way when they are reached.
 const (
-	handshakeTime    = 10 * time.Second
+	handshakeTime    = 15 * time.Second
 	maxSilentConns   = 1024 // nothing heard from them yet
-	maxHandshakes    = 512  // heard from, and not done
+	maxQueued        = 4096 // heard from, and waiting for their turn
+	maxHandshakes    = 512  // begun, and not done
 	maxStrangerConns = 1024
+)
+
+// So many handshakes are under way at once; one that takes longer than that counts no
+// more.
+const (
+	handshakesAtOnce = 256
+	handshakeTurn    = 500 * time.Millisecond
 )
 
 // Port is one TLS port, which the hubs of several domains may share. It does the
@@ -29,12 +37,14 @@ const (
 // mtls.ClientConfig), of the one added first when it names none of them, and hands
 // the connection to that domain's hub. Safe for concurrent use.
 type Port struct {
-	listener           net.Listener
-	log                *slog.Logger
-	silent, handshakes *room // connections on their way to a hub
-	evicted            *prometheus.CounterVec
-	done               chan struct{}
-	once               sync.Once
+	listener net.Listener
+	log      *slog.Logger
+	// silent, queue and handshakes hold the connections on their way to a hub.
+	silent, queue, handshakes *room
+	gate                      *gate
+	evicted                   *prometheus.CounterVec
+	done                      chan struct{}
+	once                      sync.Once
 
 	mu     sync.Mutex // guards fronts
 	fronts []*front
@@ -43,11 +53,12 @@ type Port struct {
 // NewPort makes a port that takes no connections yet. It closes the listener.
 func NewPort(l net.Listener, log *slog.Logger) *Port {
 	evicted := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "meshkit_connections_evicted_total", Help: "Connections that had proven nothing yet, closed to make room for others, by stage: silent (no byte came), handshake (not done), stranger (no certificate).",
+		Name: "meshkit_connections_evicted_total", Help: "Connections that had proven nothing yet, closed to make room for others, by stage: silent (no byte came), queue (not begun), handshake (not done), stranger (no certificate).",
 	}, []string{"stage"})
 	return &Port{
 		listener: l, log: log, evicted: evicted, done: make(chan struct{}),
-		silent: newRoom(maxSilentConns, evicted.WithLabelValues("silent")), handshakes: newRoom(maxHandshakes, evicted.WithLabelValues("handshake")),
+		gate:   newGate(handshakesAtOnce, handshakeTurn),
+		silent: newRoom(maxSilentConns, evicted.WithLabelValues("silent")), queue: newRoom(maxQueued, evicted.WithLabelValues("queue")), handshakes: newRoom(maxHandshakes, evicted.WithLabelValues("handshake")),
 	}
 }
 
@@ -151,7 +162,7 @@ func (p *Port) Run() error {
 			continue
 		}
 		pause = 5 * time.Millisecond
-		c := &caller{Conn: conn, next: p.handshakes, leave: p.silent.enter(conn)}
+		c := &caller{Conn: conn, leave: p.silent.enter(conn)}
 		wg.Go(func() { p.admit(ctx, c) })
 	}
 	p.Close()
@@ -166,6 +177,7 @@ func (p *Port) admit(ctx context.Context, raw *caller) {
 	conn := tls.Server(raw, p.config(&f))
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
+	raw.turn = func() error { return p.turn(ctx, raw) }
 	err := conn.HandshakeContext(ctx)
 	raw.leave()
 	if err != nil {
@@ -178,14 +190,31 @@ func (p *Port) admit(ctx context.Context, raw *caller) {
 	}
 }
 
+// turn has a caller of whom something was heard wait for its turn.
+func (p *Port) turn(ctx context.Context, c *caller) error {
+	c.leave()
+	c.leave = p.queue.enter(c.Conn)
+	pass, err := p.gate.pass(ctx)
+	if err != nil {
+		return err
+	}
+	c.leave()
+	out := p.handshakes.enter(c.Conn)
+	c.leave = func() {
+		pass()
+		out()
+	}
+	return nil
+}
+
 // caller is a connection whose handshake is not done. With its first bytes it moves
-// to the next room: there, those who never say anything cannot push it out, however
-// fast they come back. The goroutine of the handshake owns its fields; after the
-// handshake they do not change.
+// on from the room of the silent: where it goes, those who never say anything cannot
+// push it out, however fast they come back. The goroutine of the handshake owns its
+// fields; after the handshake they do not change.
 type caller struct {
 	net.Conn
 	heard bool
-	next  *room
+	turn  func() error
 	leave func() // the room that it is in
 }
 
@@ -194,8 +223,9 @@ func (c *caller) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n > 0 && !c.heard {
 		c.heard = true
-		c.leave()
-		c.leave = c.next.enter(c.Conn)
+		if terr := c.turn(); terr != nil {
+			return 0, terr
+		}
 	}
 	return n, err
 }
