@@ -42,6 +42,7 @@ const (
 	CodeDomainExists     Code = "MK6063"
 	CodeNoDomainHost     Code = "MK6064"
 	CodeHubDropped       Code = "MK6065"
+	CodeKeysetEnding     Code = "MK6066"
 	CodeKeysetKeyMissing Code = "MK6054"
 	CodeInitNotEmpty     Code = "MK6060"
 	CodeInitIncomplete   Code = "MK6061"
@@ -81,15 +82,16 @@ var hubCodes = []Entry{
 	{CodeSigningStopped, Unavailable, "hub cannot sign", "The hub's config key is not in the keyset that is in force, so agents would refuse what it signs.", "Run `meshctl key rotate` against this hub, or publish a keyset that lists it."},
 	{CodeOwnKey, Invalid, "hub will not drop its own key", "The key is the one that the answering hub signs with; without it the hub could publish nothing.", "Drop it through another hub, or rotate it with `meshctl key rotate`."},
 	{CodeHubExists, AlreadyExists, "hub name is taken", "A hub of that name is in the domain, and the token is not bound to the name.", "Choose another --name; or, if that hub is lost, make a token for it: `meshctl token create --hub --node HUB`."},
-	{CodeNoHubCA, Unavailable, "this hub cannot admit hubs", "Admitting a hub takes the keyset key and the key of the hub CA; the hub that was asked lacks one of them.", "Join through the hub that `meshhub init` made, or give this one keys/keyset.key and ca/hubs.key from its directory or your safe."},
+	{CodeNoHubCA, Unavailable, "this hub cannot admit hubs", "Admitting a hub takes the keyset key, the key of the hub CA, and the lead; the hub that was asked lacks one of them.", "Join through the hub that `meshhub init` made, or give this one keys/keyset.key and ca/hubs.key from its directory or your safe."},
 	{CodeNoSuchHub, NotFound, "no such hub", "The keyset lists no key for that hub.", "See `meshctl trust show`."},
-	{CodeKeysetKeyMissing, Unavailable, "keyset key is not here", "This hub does not hold the key that signs the keyset, so it cannot make a new one.", "Use a hub that holds keys/keyset.key, or sign the keyset offline and publish it with `meshctl trust publish`."},
+	{CodeKeysetKeyMissing, Unavailable, "keyset key is not here", "This hub does not hold the key that signs the keyset, so it cannot make a new one.", "Ask the hub that holds keys/keyset.key, as a rule the one that `meshhub init` made (--hub ADDRESS), or sign the keyset offline and publish it with `meshctl trust publish`."},
 	{CodeLastHub, Conflict, "the last hub cannot be drained", "A domain needs one hub that serves streams and can lead. All others are drained already, or there are none.", "Take another hub into use first with `meshctl hub undrain NAME`, or add one with `meshhub join`."},
 	{CodeNotTransferred, Conflict, "leadership was not handed over as asked", "The hub that was to lead cannot, or another took the lease. The domain is led all the same, or will be in a moment.", "Look at `meshctl get hubs` and try again; a hub that is drained, behind or without its store cannot lead."},
 	{CodeHubSilent, Unavailable, "hub does not answer", "Another hub of the domain had to be asked and did not answer in time.", "See with `meshctl get hubs` whether it runs; mend it or the network between the hubs."},
 	{CodeDomainExists, AlreadyExists, "domain exists", "The hubs have a domain of that name already, or another request made it.", "Choose another name; to go on with a `meshctl domain create` whose answer was lost, repeat it as it was printed, with --request-id and the same --out."},
 	{CodeNoDomainHost, Invalid, "domain cannot host others", "Domains that were made with `meshctl domain create` are served by the hubs of another one; further ones are made there.", "Use the context of the domain that the hubs were initialised with (`meshctl context list`)."},
 	{CodeHubDropped, Denied, "hub was dropped", "The keyset lists no key of the hub whose certificate this is, or of the one whose issuing CA signed it: it was dropped (`meshctl key drop`). Such a certificate counts only if it was recorded in the log.", "A hub that is to come back joins again (`meshctl token create --hub --node NAME`, `meshhub join`). An operator gets another certificate on a hub's machine with `meshhub credentials issue`."},
+	{CodeKeysetEnding, Unavailable, "keyset is about to expire", "A hub that holds the keyset key extends the keyset four months before it ends, whether it leads or not. None did: agents will refuse new content when it has expired.", "Start the hub that holds keys/keyset.key and look at its log for \"keyset not extended\"; without that key, see `meshhub root rotate --new-keyset-key`."},
 	{CodeInitNotEmpty, AlreadyExists, "directory is not empty", "`meshhub init` writes a new domain into an empty or absent directory and changes nothing else.", "Give another --data directory, or remove this one if it holds nothing you need."},
 	{CodeInitIncomplete, Invalid, "directory holds no complete hub", "The directory has no meshhub.yaml, or an interrupted `meshhub init` left parts behind.", "Remove it and run `meshhub init` again."},
 	{CodeStoreDomain, Invalid, "store belongs to another domain", "The log in the store names another domain than the configuration.", "Give the --data directory and configuration of one domain."},

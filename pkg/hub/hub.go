@@ -192,7 +192,7 @@ func (h *Hub) assemble(id identity.ID) {
 		settings := cur.Graph.Settings()
 		return settings.Target(region)
 	}})
-	h.keys = keyring.New(keyring.Options{Domain: o.Domain, Hub: o.Name, Keys: o.Keys, Logger: o.Logger})
+	h.keys = keyring.New(keyring.Options{Domain: o.Domain, Hub: o.Name, Keys: o.Keys, Publish: h.publish, Logger: o.Logger})
 	if h.opt.Distribution.Metrics == nil {
 		h.opt.Distribution.Metrics = distribution.NewMetrics()
 	}
@@ -272,7 +272,7 @@ func (h *Hub) strangers() *grpc.Server {
 
 func (h *Hub) joinService() *join.Service {
 	return join.New(join.Options{
-		Domain: h.opt.Domain, Replica: h.replica, Authority: h.opt.Authority, Hubs: h.hubs,
+		Domain: h.opt.Domain, Hub: h.opt.Name, Replica: h.replica, Authority: h.opt.Authority, Hubs: h.hubs,
 		Admission: join.HubAdmission{
 			CA: h.opt.HubCA, Chain: h.opt.HubCAChain, Keyset: h.keys.WithHub, Follow: h.keys.Follow, StoreDriver: h.opt.StoreName, StoreURL: h.opt.StoreURL,
 		},

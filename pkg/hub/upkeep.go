@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -14,12 +15,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
+	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/ca"
 	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/access"
+	"github.com/meshkit/meshkit/pkg/hub/admin"
 	"github.com/meshkit/meshkit/pkg/hub/join"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/identity"
@@ -47,15 +51,34 @@ func (h *Hub) upkeep(ctx context.Context) error {
 			}
 		}
 		h.followBundle()
-		if _, leading := h.replica.Leading(); leading {
-			if err := h.keys.Extend(ctx, h.replica, time.Now()); err != nil {
-				h.log.Warn("keyset not extended; trying again", "err", err)
-			}
+		// By whichever hub has the key. Where it is on none, the check of trust says so.
+		if err := h.extend(ctx); err != nil && !errors.Is(err, fault.CodeKeyNotFound) {
+			h.log.Warn("keyset not extended; trying again", "err", err)
 		}
 		if backoff.Sleep(ctx, backoff.Jitter(upkeepEvery, 0.1)) != nil {
 			return nil
 		}
 	}
+}
+
+func (h *Hub) extend(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, renewTime)
+	defer cancel()
+	return h.keys.Extend(h.asItself(ctx), h.replica, time.Now())
+}
+
+// asItself makes the hub the caller of what it asks the leader.
+func (h *Hub) asItself(ctx context.Context) context.Context {
+	return access.WithCaller(ctx, h.opt.Port.Addr(), h.opt.TLS.Chain())
+}
+
+// publish has the leader publish trust metadata in the name of the caller of ctx.
+func (h *Hub) publish(ctx context.Context, m *trustv1.Metadata, reason string) error {
+	info := &grpc.UnaryServerInfo{FullMethod: adminv1.TrustService_PublishTrust_FullMethodName}
+	_, err := h.forward.Send(ctx, &adminv1.PublishTrustRequest{Metadata: m, Reason: reason}, info, func(ctx context.Context, req any) (any, error) {
+		return admin.NewTrust(h.adminOptions()).PublishTrust(ctx, req.(*adminv1.PublishTrustRequest))
+	})
+	return err
 }
 
 // followBundle takes over the CA bundle that the keyset describes.
@@ -71,7 +94,7 @@ func (h *Hub) followBundle() {
 	h.log.Info("CA bundle replaced", "keyset", f.Anchors.KeysetVersion())
 }
 
-// renewTime bounds one try to renew the hub's certificate.
+// renewTime bounds one try to renew the hub's certificate or to extend the keyset.
 const renewTime = 30 * time.Second
 
 // renew has the leader issue and record a certificate for a new key, as nodes do,
@@ -88,9 +111,8 @@ func (h *Hub) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx = access.WithCaller(ctx, h.opt.Port.Addr(), h.opt.TLS.Chain())
 	info := &grpc.UnaryServerInfo{FullMethod: identityv1.IdentityService_Renew_FullMethodName}
-	answer, err := h.forward.Send(ctx, &identityv1.RenewRequest{Csr: csr}, info, func(ctx context.Context, req any) (any, error) {
+	answer, err := h.forward.Send(h.asItself(ctx), &identityv1.RenewRequest{Csr: csr}, info, func(ctx context.Context, req any) (any, error) {
 		return h.joinService().Renew(ctx, req.(*identityv1.RenewRequest))
 	})
 	if err != nil {

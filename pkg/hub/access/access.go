@@ -70,7 +70,7 @@ var methods = map[string]who{
 	"/meshkit.admin.v1.TrustService/GetTrust":         operator,
 	"/meshkit.admin.v1.TrustService/RotateHubKey":     operator,
 	"/meshkit.admin.v1.TrustService/DropHubKey":       operator,
-	"/meshkit.admin.v1.TrustService/PublishTrust":     operator,
+	"/meshkit.admin.v1.TrustService/PublishTrust":     operator | hub,
 	"/meshkit.admin.v1.StoreService/Export":           operator,
 	"/meshkit.admin.v1.RingService/SetDrained":        operator,
 	"/meshkit.admin.v1.RingService/HoldBack":          hub,

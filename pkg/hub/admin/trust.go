@@ -16,6 +16,9 @@ type Trust struct {
 	*base
 }
 
+// NewTrust makes the service for calls from within the hub.
+func NewTrust(opt Options) *Trust { return &Trust{base: &base{Options: opt}} }
+
 // GetTrust implements adminv1.TrustServiceServer.
 func (s *Trust) GetTrust(context.Context, *adminv1.GetTrustRequest) (*adminv1.GetTrustResponse, error) {
 	f := s.Keys.Current()

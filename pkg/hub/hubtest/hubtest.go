@@ -329,14 +329,22 @@ func newAuthority(t testing.TB, clock func() time.Time) (issuer, *ca.Authority) 
 	return issuer{root, rootKey}, must(ca.New(Name, issuer{inter, key}, bundle, ca.Options{Now: clock}))(t)
 }
 
+// HubCA makes a CA that makes issuing CAs for hubs, and its certificate.
+func (d *Domain) HubCA(t testing.TB) (ca.Driver, [][]byte) {
+	t.Helper()
+	key := newP256(t)
+	der := must(ca.NewHubCA(context.Background(), d.root, Name, key, time.Now()))(t)
+	return issuer{must(x509.ParseCertificate(der))(t), key}, [][]byte{der}
+}
+
 // AuthorityOf makes the issuing CA of a hub that joins.
 func (d *Domain) AuthorityOf(t testing.TB, hub string) *ca.Authority {
 	t.Helper()
-	ctx, key, own := context.Background(), newP256(t), newP256(t)
-	above := must(x509.ParseCertificate(must(ca.NewHubCA(ctx, d.root, Name, key, time.Now()))(t)))(t)
-	csr := must(ca.NewCSR(own, id(t, identity.Hub, hub)))(t)
-	cert := must(x509.ParseCertificate(must(ca.IssueIntermediate(ctx, issuer{above, key}, id(t, identity.Hub, hub), csr, time.Now()))(t)))(t)
-	return must(ca.New(Name, issuer{cert, own}, d.Authority.Bundle(), ca.Options{Intermediates: [][]byte{above.Raw}}))(t)
+	above, chain := d.HubCA(t)
+	key := newP256(t)
+	csr := must(ca.NewCSR(key, id(t, identity.Hub, hub)))(t)
+	cert := must(x509.ParseCertificate(must(ca.IssueIntermediate(context.Background(), above, id(t, identity.Hub, hub), csr, time.Now()))(t)))(t)
+	return must(ca.New(Name, issuer{cert, key}, d.Authority.Bundle(), ca.Options{Intermediates: chain}))(t)
 }
 
 func id(t testing.TB, kind identity.Kind, name string) identity.ID {

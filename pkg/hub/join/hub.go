@@ -86,7 +86,7 @@ func (s *Service) joinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*
 		return nil, notRead() // before the token is spent
 	}
 	if s.opt.Admission.CA == nil {
-		return nil, fault.New(fault.CodeNoHubCA, "this hub does not hold the key of the hub CA")
+		return nil, noHubCA(cur.State)
 	}
 	if again { // as often as a member may ask for a certificate
 		if err := s.renewals.Take(req.id.String()); err != nil {
@@ -109,6 +109,9 @@ func (s *Service) joinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*
 	if again {
 		err = s.recordHub(ctx, req, cert, issuer)
 	}
+	if fault.CodeOf(err) == fault.CodeNotLeader {
+		return nil, s.notLeader(err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +127,31 @@ func (s *Service) joinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*
 		Domain: s.opt.Domain, CertificateChain: cert.Chain, IssuerChain: append([][]byte{issuer}, s.opt.Admission.Chain...),
 		Trust: anchors.Metadata(0, 0), Hubs: s.opt.Hubs(), StoreDriver: s.opt.Admission.StoreDriver, StoreUrl: s.opt.Admission.StoreURL,
 	}, nil
+}
+
+// noHubCA names the hub that made the domain: unless they were moved, the keys that
+// admit hubs are there.
+func noHubCA(st *state.State) error {
+	err := fault.New(fault.CodeNoHubCA, "this hub does not hold the key of the hub CA")
+	for h := range st.Hubs() {
+		if h.GetJoinedSeq() == 0 { // it did not join
+			return err.WithRemedy("Run `meshctl domain transfer %s --to %s`, then `meshhub join --hub %s`: hub %s made the domain and holds the keys, unless they were moved.", st.Domain(), h.GetHub(), h.GetAddress(), h.GetHub())
+		}
+	}
+	return err
+}
+
+// notLeader is for a hub that could admit the other and may not write: the keyset that
+// lists a hub and its joining are one entry. While nobody else leads, asking again
+// helps.
+func (s *Service) notLeader(err error) error {
+	st := s.opt.Replica.Current().State
+	leader := st.Leader().GetHub()
+	if leader == "" || leader == s.opt.Hub {
+		return err
+	}
+	return fault.New(fault.CodeNoHubCA, "hub %s holds the keys that admit hubs, and hub %s leads", s.opt.Hub, leader).
+		WithRemedy("Run `meshctl domain transfer %s --to %s`, then join again; the token is still good.", st.Domain(), s.opt.Hub)
 }
 
 // ParseHub checks the form of a hub's join request, strictly and cheaply: it

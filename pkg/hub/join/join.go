@@ -44,6 +44,7 @@ const (
 // Options of the service; all but Admission are required.
 type Options struct {
 	Domain    string
+	Hub       string
 	Replica   *replica.Replica
 	Authority *ca.Authority
 	// Anchors gives the trust metadata in force.

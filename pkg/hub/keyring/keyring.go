@@ -9,6 +9,9 @@
 //  2. the hub signs everything again with the new key;
 //  3. a keyset without the old key is committed and sent.
 //
+// The keyset key may be on another hub than the one that leads. What is made with it
+// here is then published through that one: it carries its own signature.
+//
 // A crash after 1 or 2 leaves both keys listed, which is safe; the next rotation
 // drops all but its own. Key files are named "config", then "config-N" with the
 // version of the keyset that first lists them.
@@ -44,15 +47,17 @@ const (
 )
 
 // Lifetimes of what the hub makes. A keyset is extended when less than KeysetRenew
-// of its time is left.
+// of its time is left; with less than KeysetOverdue, something keeps it from that.
 const (
 	KeysetLifetime = 365 * 24 * time.Hour
 	KeysetRenew    = 120 * 24 * time.Hour
+	KeysetOverdue  = 14 * 24 * time.Hour
 )
 
 // Proposer appends entries to the log; *replica.Replica is one.
 type Proposer interface {
 	Current() *replica.Current
+	Leading() (term uint64, ok bool)
 	Propose(ctx context.Context, f func(*replica.Current, time.Time) (replica.Proposal, error)) (store.Entry, error)
 }
 
@@ -62,7 +67,10 @@ type Options struct {
 	Hub    string
 	// Keys holds the hub's private keys. The keyset key may be elsewhere: then the
 	// hub cannot change the keyset by itself.
-	Keys   sign.Driver
+	Keys sign.Driver
+	// Publish has the hub that leads publish metadata, in the name of the caller of
+	// ctx, and returns when this hub has read it; nil: only the leader makes any.
+	Publish func(ctx context.Context, m *trustv1.Metadata, reason string) error
 	Logger *slog.Logger
 }
 
@@ -181,7 +189,14 @@ func (k *Keyring) Health(now time.Time) error {
 	if _, _, err := k.Signer(); err != nil {
 		return err
 	}
-	return k.current.Load().Anchors.Expired(now)
+	anchors := k.current.Load().Anchors
+	if err := anchors.Expired(now); err != nil {
+		return err
+	}
+	if end := anchors.KeysetExpires(); end.Sub(now) < KeysetOverdue {
+		return fault.New(fault.CodeKeysetEnding, "the keyset expires at %s, and the hub that holds its key has not extended it", end.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // Caller is who asked for a change, for the log.
@@ -214,6 +229,27 @@ func (k *Keyring) change(ctx context.Context, p Proposer, c Caller, reason strin
 		return replica.Proposal{Kind: state.KindTrustUpdated, Payload: payload, Author: c.Author, Origin: c.Origin, RequestID: c.RequestID, Traceparent: c.Traceparent}, nil
 	})
 	if err != nil {
+		return err
+	}
+	_, err = k.Follow(ctx, p.Current().State)
+	return err
+}
+
+// amend edits the keyset as change does, on a hub that may not lead. There, the
+// caller's request id is not kept: a retry is another request.
+func (k *Keyring) amend(ctx context.Context, p Proposer, c Caller, reason string, edit func(*trust.Anchors, time.Time) (*trustv1.Metadata, error)) error {
+	if _, leading := p.Leading(); leading || k.opt.Publish == nil {
+		return k.change(ctx, p, c, reason, edit)
+	}
+	anchors, err := Anchors(k.opt.Domain, p.Current().State)
+	if err != nil {
+		return err
+	}
+	m, err := edit(anchors, time.Now())
+	if err != nil {
+		return err
+	}
+	if err := k.opt.Publish(ctx, m, reason); err != nil {
 		return err
 	}
 	_, err = k.Follow(ctx, p.Current().State)
@@ -258,7 +294,7 @@ func (k *Keyring) Rotate(ctx context.Context, p Proposer, c Caller, resign func(
 	out.NewKeyId = fresh.KeyID()
 	step := c
 	step.RequestID, step.Fingerprint = "", nil // the last step answers for the request
-	err = k.change(ctx, p, step, "rotate the config key of hub "+k.opt.Hub, func(a *trust.Anchors, now time.Time) (*trustv1.Metadata, error) {
+	err = k.amend(ctx, p, step, "rotate the config key of hub "+k.opt.Hub, func(a *trust.Anchors, now time.Time) (*trustv1.Metadata, error) {
 		return k.edit(ctx, a, trust.KeysetEdit{Add: map[string][]sign.PublicKey{k.opt.Hub: {fresh.Public()}}, Expires: expiry(a, now)})
 	})
 	if err != nil {
@@ -268,7 +304,7 @@ func (k *Keyring) Rotate(ctx context.Context, p Proposer, c Caller, resign func(
 	if err := resign(ctx); err != nil {
 		return nil, fmt.Errorf("sign with the new key: %w", err)
 	}
-	err = k.change(ctx, p, c, "retire the old config key of hub "+k.opt.Hub, func(a *trust.Anchors, now time.Time) (*trustv1.Metadata, error) {
+	err = k.amend(ctx, p, c, "retire the old config key of hub "+k.opt.Hub, func(a *trust.Anchors, now time.Time) (*trustv1.Metadata, error) {
 		drop := slices.DeleteFunc(k.own(a), func(id string) bool { return id == fresh.KeyID() })
 		return k.edit(ctx, a, trust.KeysetEdit{DropKeys: drop, Expires: expiry(a, now)})
 	})
@@ -332,7 +368,7 @@ func (k *Keyring) DropHub(ctx context.Context, p Proposer, c Caller, hub, reason
 	if hub == k.opt.Hub {
 		return 0, fault.New(fault.CodeOwnKey, "hub %s is the one that answers", hub)
 	}
-	err = k.change(ctx, p, c, reason, func(a *trust.Anchors, now time.Time) (*trustv1.Metadata, error) {
+	err = k.amend(ctx, p, c, reason, func(a *trust.Anchors, now time.Time) (*trustv1.Metadata, error) {
 		if !slices.ContainsFunc(a.Hubs(), func(h trust.HubKey) bool { return h.Hub == hub }) {
 			return nil, fault.New(fault.CodeNoSuchHub, "the keyset lists no key for hub %q", hub)
 		}
@@ -386,7 +422,7 @@ func (k *Keyring) Extend(ctx context.Context, p Proposer, now time.Time) error {
 	if cur == nil || cur.Anchors.KeysetExpires().Sub(now) > KeysetRenew {
 		return nil
 	}
-	return k.change(ctx, p, Caller{}, "extend the keyset", func(a *trust.Anchors, now time.Time) (*trustv1.Metadata, error) {
+	return k.amend(ctx, p, Caller{}, "extend the keyset", func(a *trust.Anchors, now time.Time) (*trustv1.Metadata, error) {
 		return k.edit(ctx, a, trust.KeysetEdit{Expires: now.Add(KeysetLifetime)})
 	})
 }
