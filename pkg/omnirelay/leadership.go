@@ -14,6 +14,8 @@ import (
 	mesh "github.com/meshkit/meshkit/pkg/api/omnirelay/mesh/control/v1"
 	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/identity"
+	"github.com/meshkit/meshkit/pkg/mtls"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
 
@@ -23,6 +25,9 @@ const ScopeKind = "domain"
 // Bounds of leadership subscriptions.
 const (
 	maxSubscribers = 1024
+	// maxOfCaller of them are one caller's: of one certificate, over all connections.
+	// Callers without one, on an agent's own socket, share all places.
+	maxOfCaller = 8
 	// maxPending events wait for a subscriber; beyond that it gets a snapshot instead.
 	maxPending                    = 16
 	maxScopeName                  = 256
@@ -68,12 +73,14 @@ type Board struct {
 	mu      sync.Mutex                       // guards all below
 	scopes  map[string]*mesh.LeadershipEvent // the newest; nil: nothing known yet
 	readers map[*reader]struct{}
+	callers map[identity.ID]int // subscriptions of each that has any
 	closed  bool
 	done    chan struct{} // closed by Close
 }
 
 // reader is one subscription.
 type reader struct {
+	caller  identity.ID             // zero: who has no certificate
 	scope   string                  // "": every one
 	pending []*mesh.LeadershipEvent // Board.mu
 	lagging bool                    // Board.mu; events were left out
@@ -84,7 +91,7 @@ type reader struct {
 func NewBoard(scopes ...string) *Board {
 	b := &Board{
 		opened: rate.NewLimiter(subscribeRate, subscribeBurst),
-		scopes: make(map[string]*mesh.LeadershipEvent), readers: make(map[*reader]struct{}), done: make(chan struct{}),
+		scopes: make(map[string]*mesh.LeadershipEvent), readers: make(map[*reader]struct{}), callers: make(map[identity.ID]int), done: make(chan struct{}),
 	}
 	for _, s := range scopes {
 		b.scopes[s] = nil
@@ -168,7 +175,8 @@ func (b *Board) present(scope string, lagging bool) (out []*mesh.LeadershipEvent
 
 // Subscribe implements LeadershipControlService.
 func (b *Board) Subscribe(req *mesh.LeadershipSubscribeRequest, stream grpc.ServerStreamingServer[mesh.LeadershipEvent]) error {
-	r, err := b.join(req.GetScope())
+	caller, _ := mtls.PeerID(stream.Context())
+	r, err := b.join(caller, req.GetScope())
 	if err != nil {
 		return err
 	}
@@ -190,7 +198,7 @@ func (b *Board) Subscribe(req *mesh.LeadershipSubscribeRequest, stream grpc.Serv
 }
 
 // join opens a subscription, with its snapshots pending.
-func (b *Board) join(scope string) (*reader, error) {
+func (b *Board) join(caller identity.ID, scope string) (*reader, error) {
 	if len(scope) > maxScopeName {
 		return nil, fault.New(fault.CodeHello, "scope has %d bytes, more than %d", len(scope), maxScopeName)
 	}
@@ -202,13 +210,20 @@ func (b *Board) join(scope string) (*reader, error) {
 	switch {
 	case b.closed:
 		return nil, fault.New(fault.CodeDraining, "this server is draining")
+	case caller != (identity.ID{}) && b.callers[caller] >= maxOfCaller:
+		err := fault.New(fault.CodeStreamLimit, "%s has %d leadership subscriptions open, the limit", caller, b.callers[caller]).
+			WithRemedy("End those that are not needed: one without a scope tells of all.")
+		return nil, wire.WithRetry(err, backoff.Jitter(30*time.Second, 0.5))
 	case len(b.readers) >= maxSubscribers:
 		return nil, wire.WithRetry(fault.New(fault.CodeStreamLimit, "%d leadership subscriptions are open, the limit", len(b.readers)), backoff.Jitter(30*time.Second, 0.5))
 	case !b.opened.Allow():
 		return nil, wire.WithRetry(fault.New(fault.CodeAdmission, "more leadership subscriptions want to open than are admitted per second"), backoff.Jitter(2*time.Second, 0.5))
 	}
-	r := &reader{scope: scope, pending: b.present(scope, false), wake: make(chan struct{}, 1)}
+	r := &reader{caller: caller, scope: scope, pending: b.present(scope, false), wake: make(chan struct{}, 1)}
 	b.readers[r] = struct{}{}
+	if caller != (identity.ID{}) {
+		b.callers[caller]++
+	}
 	return r, nil
 }
 
@@ -228,6 +243,9 @@ func (b *Board) leave(r *reader) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.readers, r)
+	if b.callers[r.caller]--; b.callers[r.caller] <= 0 {
+		delete(b.callers, r.caller)
+	}
 }
 
 // Close ends all subscriptions and refuses new ones.

@@ -2,14 +2,20 @@ package omnirelay
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net/url"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 
 	mesh "github.com/meshkit/meshkit/pkg/api/omnirelay/mesh/control/v1"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
 
@@ -126,19 +132,78 @@ func TestSubscriptionsAreBounded(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Second)
-		if _, err := b.join(""); fault.CodeOf(err) != fault.CodeStreamLimit {
+		if _, err := b.join(identity.ID{}, ""); fault.CodeOf(err) != fault.CodeStreamLimit {
 			t.Errorf("beyond the limit: %v", err)
 		}
 		b.Close()
 		if err := <-refused[0]; fault.CodeOf(err) != fault.CodeDraining {
 			t.Errorf("when the board closes: %v", err)
 		}
-		if _, err := b.join(""); fault.CodeOf(err) != fault.CodeDraining {
+		if _, err := b.join(identity.ID{}, ""); fault.CodeOf(err) != fault.CodeDraining {
 			t.Errorf("after it closed: %v", err)
 		}
 		synctest.Wait()
 		if len(b.readers) != 0 {
 			t.Errorf("%d subscriptions are left", len(b.readers))
 		}
+	})
+}
+
+// One caller that opens and opens leaves places for the others.
+func TestOneCallerCannotHaveAllSubscriptions(t *testing.T) {
+	b := NewBoard("a")
+	one := identity.ID{Domain: "d", Kind: identity.Node, Name: "node-1"}
+	other := identity.ID{Domain: "d", Kind: identity.Node, Name: "node-2"}
+	var open []*reader
+	for range maxOfCaller {
+		r, err := b.join(one, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, r)
+	}
+	_, err := b.join(one, "a")
+	if fault.CodeOf(err) != fault.CodeStreamLimit {
+		t.Errorf("one more: %v", err)
+	} else if _, ok := wire.RetryAfter(err); !ok {
+		t.Error("and it does not say when to come back")
+	}
+	if _, err := b.join(other, ""); err != nil {
+		t.Errorf("another caller: %v", err)
+	}
+	b.leave(open[0])
+	if _, err := b.join(one, ""); err != nil {
+		t.Errorf("once one has ended: %v", err)
+	}
+	for _, r := range open[1:] {
+		b.leave(r)
+	}
+	if len(b.callers) != 2 {
+		t.Errorf("%d callers are remembered", len(b.callers))
+	}
+}
+
+// Whose subscription it is says the certificate of the connection.
+func TestSubscriptionsAreCountedByCertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBoard("a")
+		cert := &x509.Certificate{URIs: []*url.URL{{Scheme: "spiffe", Host: "d", Path: "/node/node-1"}}}
+		state := tls.ConnectionState{HandshakeComplete: true, PeerCertificates: []*x509.Certificate{cert}}
+		ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: credentials.TLSInfo{State: state}})
+		ended := make(chan error, maxOfCaller+1)
+		for range maxOfCaller + 1 {
+			go func() {
+				ended <- b.Subscribe(&mesh.LeadershipSubscribeRequest{}, &listener{ctx: ctx, events: make(chan *mesh.LeadershipEvent)})
+			}()
+		}
+		synctest.Wait()
+		if len(b.readers) != maxOfCaller {
+			t.Fatalf("%d subscriptions of one certificate are open", len(b.readers))
+		}
+		if err := <-ended; fault.CodeOf(err) != fault.CodeStreamLimit {
+			t.Errorf("one more: %v", err)
+		}
+		b.Close()
+		synctest.Wait()
 	})
 }

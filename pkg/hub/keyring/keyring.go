@@ -71,7 +71,7 @@ type Options struct {
 	// Publish has the hub that leads publish metadata, in the name of the caller of
 	// ctx, and returns when this hub has read it; nil: only the leader makes any.
 	Publish func(ctx context.Context, m *trustv1.Metadata, reason string) error
-	Logger *slog.Logger
+	Logger  *slog.Logger
 }
 
 // InForce is what holds at one moment. It is immutable.
