@@ -22,7 +22,9 @@ import (
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub"
 	"github.com/meshkit/meshkit/pkg/hub/hubtest"
+	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/mtls"
+	"github.com/meshkit/meshkit/pkg/store"
 	"github.com/meshkit/meshkit/pkg/view"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
@@ -166,6 +168,53 @@ func TestStoppingWithNodesConnectedTakesAtMostFiveSeconds(t *testing.T) {
 	}
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("stopping took %s", took)
+	}
+}
+
+// A hub that ends gives the lease up before it waits for its streams.
+func TestAHubThatEndsHandsTheLeaseOverFirst(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	h := d.Start(t, func(opt *hub.Options) { opt.Drain = 3 * time.Second })
+	source, _ := h.Join(t, h.Token(t, &adminv1.CreateTokenRequest{}), "node1")
+	stream, err := controlv1.NewControlServiceClient(h.Dial(t, source)).Stream(t.Context())
+	if err == nil {
+		err = stream.Send(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Hello{Hello: &controlv1.Hello{Node: "node1", Protocols: []string{"v1"}, Capabilities: view.Known()}}})
+	}
+	if err == nil {
+		_, err = stream.Recv() // and then it does not leave
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The next leader is a replica alone. It has led, so the hub knows of it.
+	next := replica.New(replica.Options{
+		Domain: hubtest.Name, Holder: store.Holder{Name: "hub2", Address: "127.0.0.1:1"}, Author: "spiffe://" + hubtest.Name + "/hub/hub2",
+		Open: func(ctx context.Context) (*store.Log, error) {
+			return store.Open(ctx, d.Store.Driver(), store.Options{})
+		},
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- next.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	<-next.Ready()
+	leads := func() bool { _, leading := next.Leading(); return leading }
+	d.Store.Expire()
+	comesAbout(t, "another leader", leads)
+	next.Hold(time.Hour)
+	comesAbout(t, "the hub's leadership", func() bool {
+		holder, _, err := next.Leader(t.Context())
+		return err == nil && holder.Name == hubtest.HubName
+	})
+	next.Hold(0)
+
+	stopped := make(chan time.Time, 1)
+	began := time.Now()
+	go func() { _ = h.Stop(); stopped <- time.Now() }()
+	comesAbout(t, "another leader", leads)
+	took := time.Since(began)
+	if whole := (<-stopped).Sub(began); took > whole/2 {
+		t.Errorf("another hub leads after %v, the hub has ended after %v", took, whole)
 	}
 }
 

@@ -376,9 +376,9 @@ func (h *Hub) Addresses() (listen, metrics string) {
 	return h.opt.Port.Addr().String(), metrics
 }
 
-// Run serves until ctx ends or a part fails. When ctx ends, it tells streams to
-// leave, answers the calls under way, resigns the lease and closes the log;
-// altogether within about five seconds.
+// Run serves until ctx ends or a part fails. When ctx ends, it resigns the lease if
+// there are other hubs, tells streams to leave, answers the calls under way, and
+// closes the log; altogether within about five seconds.
 func (h *Hub) Run(ctx context.Context) error {
 	// The core outlives the servers, which need it until their last answer.
 	core := run.New(context.WithoutCancel(ctx))
@@ -418,7 +418,15 @@ func (h *Hub) Run(ctx context.Context) error {
 	return err
 }
 
+// shutdownHold is longer than any shutdown.
+const shutdownHold = time.Hour
+
 func (h *Hub) shutdown(web *http.Server) {
+	if len(h.otherHubs()) > 0 {
+		// Before the rest, which takes seconds: writes that still come here are
+		// forwarded. Alone, this hub leads until it has answered the last one.
+		h.replica.Hold(shutdownHold)
+	}
 	close(h.stopping)
 	h.relay.board.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), h.opt.Drain)

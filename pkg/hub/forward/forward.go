@@ -200,6 +200,9 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 		if leading || leader == "" || leader == f.opt.Hub || f.opt.Replica.Frozen() {
 			// It waits for the lease, should this hub be about to win it.
 			resp, err := next(ctx, message) // under the id of the tries before
+			if fault.CodeOf(err) == fault.CodeLeaseLost && time.Since(searching) <= f.opt.Patience && pause.Wait(ctx) == nil {
+				continue // it was queued when this hub lost the lease, and is not done
+			}
 			if fault.CodeOf(err) != fault.CodeNotLeader || ctx.Err() != nil || time.Since(searching) > f.opt.Patience {
 				return resp, doubt.about(err)
 			}

@@ -240,3 +240,19 @@ func TestAHubThatStartsRefusesNoForwarderForGood(t *testing.T) {
 		t.Errorf("kind %v: %v", fault.KindOf(err), err)
 	}
 }
+
+// A write that was queued when this hub gave the lease up goes to who leads next.
+func TestAWriteThatWasQueuedAtAHandOverIsTriedAgain(t *testing.T) {
+	f := forward.New(forward.Options{Domain: hubtest.Name, Hub: "leader", Replica: replica.New(replica.Options{})})
+	tries := 0
+	_, err := f.Send(t.Context(), &adminv1.ApplyRequest{}, &grpc.UnaryServerInfo{FullMethod: adminv1.ResourceService_Apply_FullMethodName},
+		func(context.Context, any) (any, error) {
+			if tries++; tries < 3 {
+				return nil, fault.New(fault.CodeLeaseLost, "append to log: this hub is resigning leadership")
+			}
+			return &adminv1.ApplyResponse{}, nil
+		})
+	if err != nil {
+		t.Errorf("after %d tries: %v", tries, err)
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/meshkit/meshkit/pkg/fault"
@@ -25,6 +26,16 @@ import (
 	"github.com/meshkit/meshkit/pkg/state"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
+
+// reconnect paces tries to reach a hub that is not there: once it is back it may lead
+// at any time, and writes are to be handed on to it within moments.
+var reconnect = grpc.WithConnectParams(grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 200 * time.Millisecond},
+	MinConnectTimeout: connectTime,
+})
+
+// connectTime bounds one try.
+const connectTime = 2 * time.Second
 
 // Timeout is how long Ask waits for one hub.
 const Timeout = 2 * time.Second
@@ -117,8 +128,8 @@ func (s *Set) Conn(p Peer) (*grpc.ClientConn, error) {
 	options := append(wire.DialOptions(wire.DialConfig{
 		ReceiveBytes: s.opt.MessageBytes, SendBytes: s.opt.MessageBytes, UserAgent: "meshhub/" + s.opt.Hub,
 		// A hub that was stopped or cut off is given up soon.
-		KeepaliveTime: 5 * time.Second, KeepaliveTimeout: 2 * time.Second, Connect: 2 * time.Second,
-	}), grpc.WithTransportCredentials(credentials.NewTLS(config)))
+		KeepaliveTime: 5 * time.Second, KeepaliveTimeout: 2 * time.Second, Connect: connectTime,
+	}), reconnect, grpc.WithTransportCredentials(credentials.NewTLS(config)))
 	c, err := grpc.NewClient("passthrough:///"+p.Address, append(options, s.opt.DialOptions...)...)
 	if err != nil {
 		return nil, fault.New(fault.CodeConfig, "address %q of hub %s: %w", p.Address, p.Hub, err)

@@ -134,7 +134,9 @@ func (r *ring) lose(ctx context.Context, signal os.Signal, n int) ([]time.Durati
 		leader.Signal(signal)
 		gap, err := next(ctx, acked, at)
 		if signal == syscall.SIGTERM && err == nil {
-			gap, err = longest(ctx, acked, 3*time.Second)
+			var later time.Duration
+			later, err = longest(ctx, acked, 3*time.Second)
+			gap = max(gap, later)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("after %s for %s: %w", signal, leader.Name, err)
@@ -166,7 +168,7 @@ func settle(ctx context.Context, acked <-chan done) error {
 }
 
 // longest gives the longest time without an acknowledgement within span: a hub that
-// ends in order leads on for a moment.
+// ends in order answers for a while yet.
 func longest(ctx context.Context, acked <-chan done, span time.Duration) (time.Duration, error) {
 	var most time.Duration
 	last, limit := time.Now(), time.After(span)
