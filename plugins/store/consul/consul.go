@@ -106,6 +106,9 @@ type Driver struct {
 	check *check // the registered service instance, once there is one
 	token string // the last one that was read from TokenFile
 	told  string // the one that the agent was given with the service instance
+	// toSweep is what the newest trim left to be deleted; sweeping: a goroutine does it.
+	toSweep  *behind
+	sweeping bool
 }
 
 // Open gives a driver for one log. Consul is not asked yet: what is wrong with
@@ -188,7 +191,9 @@ func (d *Driver) Close() error {
 		_ = l.Release(ctx)
 	}
 	d.deregister(ctx)
+	d.mu.Lock() // who starts a goroutine holds it, too
 	d.close(fault.New(fault.CodeStoreClosed, "the store is closed"))
+	d.mu.Unlock()
 	d.wg.Wait()
 	d.http.CloseIdleConnections()
 	return nil

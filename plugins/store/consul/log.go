@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -83,7 +84,7 @@ func (d *Driver) Append(ctx context.Context, b store.Batch) error {
 		case failed == nil:
 			d.know(versioned{head: next, index: written})
 			if next.Trimmed > before {
-				d.dropEntries(ctx, next.Trimmed)
+				d.sweep(l, next.Trimmed)
 			}
 			return nil
 		case failed.OpIndex == 0:
@@ -426,36 +427,83 @@ func (d *Driver) Wait(ctx context.Context, after uint64) error {
 	}, func(err error) error { return d.failure(ctx, doing, false, err) })
 }
 
-// dropEntries deletes what lies behind the mark. It was moved already: what is
-// left by an error goes with the next trim.
-func (d *Driver) dropEntries(ctx context.Context, upTo uint64) {
-	keys, _, err := d.client.KV().Keys(d.root+"log/", "", d.query(ctx, false))
-	if err != nil {
+// sweep deletes what lies behind the mark, beside the writer: thousands of entries
+// take seconds. The mark was moved already, so nobody reads them, and what an error
+// or the end of the lease leaves there goes with the next trim.
+func (d *Driver) sweep(l *lease, upTo uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.toSweep = &behind{l, upTo}
+	if d.sweeping || d.ctx.Err() != nil {
 		return
 	}
-	chunks, _, err := d.client.KV().Keys(d.root+"chunk/", "", d.query(ctx, false))
-	if err != nil {
-		return
-	}
-	var old []string
-	for _, k := range keys {
-		if k <= d.entryKey(upTo) {
-			old = append(old, k)
+	d.sweeping = true
+	d.wg.Go(func() {
+		for b := d.nextSweep(); b != nil; b = d.nextSweep() {
+			_ = d.dropEntries(b.lease, b.upTo)
 		}
-	}
-	for _, k := range chunks {
-		if k < d.chunkPrefix(upTo+1) {
-			old = append(old, k)
-		}
-	}
-	_ = d.deleteAll(ctx, "trim log", old)
+	})
 }
 
-func (d *Driver) deleteAll(ctx context.Context, doing string, keys []string) error {
-	for len(keys) > 0 {
-		n := min(len(keys), txnOps)
-		ops := make([]*api.TxnOp, 0, n)
-		for _, k := range keys[:n] {
+func (d *Driver) nextSweep() *behind {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	b := d.toSweep
+	d.toSweep, d.sweeping = nil, b != nil
+	return b
+}
+
+// behind is what a trim under a lease leaves to be deleted.
+type behind struct {
+	lease *lease
+	upTo  uint64
+}
+
+// dropEntries deletes the entries up to and with upTo, and their chunks, while the
+// lease is held: a log that was put back has other marks.
+func (d *Driver) dropEntries(l *lease, upTo uint64) error {
+	const doing = "trim log"
+	var old []string
+	for tree, before := range map[string]string{"log/": d.entryKey(upTo + 1), "chunk/": d.chunkPrefix(upTo + 1)} {
+		keys, err := d.keys(doing, d.root+tree)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			if k < before {
+				old = append(old, k)
+			}
+		}
+	}
+	for part := range slices.Chunk(old, txnOps-1) {
+		ctx, cancel, err := d.call(d.ctx, doing, d.cfg.Timeout)
+		if err != nil {
+			return err
+		}
+		err = d.deleteAll(ctx, doing, part, d.fence(l.session))
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Driver) keys(doing, prefix string) ([]string, error) {
+	ctx, cancel, err := d.call(d.ctx, doing, d.cfg.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	keys, _, err := d.client.KV().Keys(prefix, "", d.query(ctx, false))
+	return keys, err
+}
+
+// deleteAll deletes keys, in as many transactions as it takes, each with the guards.
+func (d *Driver) deleteAll(ctx context.Context, doing string, keys []string, guards ...*api.TxnOp) error {
+	for part := range slices.Chunk(keys, txnOps-len(guards)) {
+		ops := slices.Clone(guards)
+		for _, k := range part {
 			ops = append(ops, kv(api.KVDelete, k))
 		}
 		_, failed, err := d.txn(ctx, doing, ops)
@@ -465,7 +513,6 @@ func (d *Driver) deleteAll(ctx context.Context, doing string, keys []string) err
 		if failed != nil {
 			return fault.New(fault.CodeStoreUnavailable, "%s: Consul: %s", doing, failed.What)
 		}
-		keys = keys[n:]
 	}
 	return nil
 }

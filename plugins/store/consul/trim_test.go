@@ -1,0 +1,62 @@
+package consul
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meshkit/meshkit/pkg/store"
+	"github.com/meshkit/meshkit/plugins/store/consul/consultest"
+)
+
+// TestATrimStopsNoWrites holds back the deletion of old entries: the trim is done
+// and writes go on. What a hub that was closed meanwhile left, the next one deletes
+// with its first trim.
+func TestATrimStopsNoWrites(t *testing.T) {
+	t.Parallel()
+	s := consultest.Start(t, t.TempDir(), consultest.Options{}).Servers[0]
+	left := func() []string {
+		t.Helper()
+		keys, _, err := s.Client().KV().Keys("meshkit/eu-west/", "", nil)
+		ok(t, err)
+		var out []string
+		for _, k := range keys {
+			if strings.Contains(k, "/log/") || strings.Contains(k, "/chunk/") {
+				out = append(out, k)
+			}
+		}
+		return out
+	}
+	deletes := newGate(t)
+	slow := open(t, Config{Timeout: 2 * time.Second, Address: via(t, s, func(_ http.ResponseWriter, r *http.Request, body string) bool {
+		if strings.Contains(body, `"delete"`) {
+			deletes.pass(r.Context())
+		}
+		return false
+	})})
+	l, err := slow.Campaign(bounded(t), store.Holder{Name: "one"})
+	ok(t, err)
+	ok(t, slow.Append(bounded(t), records(l.Term(), 0, "a", strings.Repeat("b", 300<<10), "c", "d")))
+	began := time.Now()
+	ok(t, slow.Append(bounded(t), store.Batch{Term: l.Term(), After: 4, Trim: 2}))
+	deletes.meets(t, "the deletion")
+	ok(t, slow.Append(bounded(t), records(l.Term(), 4, "e")))
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("a trim and a write took %v beside a deletion that hangs", took)
+	}
+	ok(t, slow.Close())
+	if n := len(left()); n != 5+2 {
+		t.Fatalf("%d keys are left of 5 entries and 2 chunks: the deletion was not held back", n)
+	}
+
+	next := open(t, Config{Address: s.HTTP})
+	l, err = next.Campaign(bounded(t), store.Holder{Name: "two"})
+	ok(t, err)
+	ok(t, next.Append(bounded(t), store.Batch{Term: l.Term(), After: 5, Trim: 3}))
+	for ctx := bounded(t); len(left()) != 2; {
+		if ctx.Err() != nil {
+			t.Fatalf("behind the mark is left %q", left())
+		}
+	}
+}
