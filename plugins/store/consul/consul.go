@@ -106,6 +106,8 @@ type Driver struct {
 	check *check // the registered service instance, once there is one
 	token string // the last one that was read from TokenFile
 	told  string // the one that the agent was given with the service instance
+	// orphans are sessions that could not be destroyed, the newest last.
+	orphans []string
 	// toSweep is what the newest trim left to be deleted; sweeping: a goroutine does it.
 	toSweep  *behind
 	sweeping bool

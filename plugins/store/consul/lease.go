@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -86,7 +87,7 @@ func (l *lease) Release(ctx context.Context) error {
 	}
 	defer cancel()
 	_, _, err = l.d.client.KV().Release(&api.KVPair{Key: l.d.leaderKey(), Session: l.session}, l.d.write(ctx))
-	if _, derr := l.d.client.Session().Destroy(l.session, l.d.write(ctx)); err == nil {
+	if derr := l.d.destroy(ctx, l.session); err == nil {
 		err = derr
 	}
 	if err != nil {
@@ -141,7 +142,8 @@ func (d *Driver) Campaign(ctx context.Context, holder store.Holder) (store.Lease
 	}
 }
 
-// candidate makes a session, waits for the lock with it, and begins a term.
+// candidate makes a session, waits for the lock with it, and begins a term. Meanwhile
+// it destroys the sessions of before that are left: one of them may hold the lock.
 func (d *Driver) candidate(ctx context.Context, holder store.Holder) (*lease, error) {
 	session, err := d.newSession(ctx, holder)
 	if err != nil {
@@ -151,6 +153,7 @@ func (d *Driver) candidate(ctx context.Context, holder store.Holder) (*lease, er
 	defer end(nil)
 	var wg sync.WaitGroup
 	wg.Go(func() { end(d.keepSession(ctx, session)) })
+	wg.Go(func() { d.destroyOrphans(ctx) })
 	won, err := d.await(ctx, session, holder)
 	if err == nil {
 		var l *lease
@@ -170,8 +173,50 @@ func (d *Driver) candidate(ctx context.Context, holder store.Holder) (*lease, er
 func (d *Driver) drop(ctx context.Context, session string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Timeout)
 	defer cancel()
-	// Failing that, it expires.
-	_, _ = d.client.Session().Destroy(session, d.write(ctx))
+	_ = d.destroy(ctx, session) // it is remembered
+}
+
+// orphansKept bounds the sessions that are remembered; older ones expire.
+const orphansKept = 16
+
+// destroy ends a session. One that Consul does not confirm is remembered: while
+// Consul has no leader it does not expire, and the next leader gives it its whole
+// time again.
+func (d *Driver) destroy(ctx context.Context, session string) error {
+	_, err := d.client.Session().Destroy(session, d.write(ctx))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.orphans = slices.DeleteFunc(d.orphans, func(s string) bool { return s == session })
+	if err != nil {
+		d.orphans = append(d.orphans, session)
+		d.orphans = d.orphans[max(0, len(d.orphans)-orphansKept):]
+	}
+	return err
+}
+
+// destroyOrphans destroys the sessions that are remembered, until none is left or
+// ctx ends.
+func (d *Driver) destroyOrphans(ctx context.Context) {
+	retry := retryIn()
+	for {
+		d.mu.Lock()
+		left := slices.Clone(d.orphans)
+		d.mu.Unlock()
+		if len(left) == 0 {
+			return
+		}
+		for _, session := range left {
+			rctx, cancel, err := d.call(ctx, "destroy session", d.cfg.Timeout)
+			if err != nil {
+				return
+			}
+			_ = d.destroy(rctx, session)
+			cancel()
+		}
+		if retry.Wait(ctx) != nil {
+			return
+		}
+	}
 }
 
 // newSession makes a session that lives as long as this hub does.
