@@ -192,3 +192,11 @@ const MaxBlob = 256 << 10
 type Probed interface {
 	Probe(alive func(context.Context) error)
 }
+
+// Reporting is what a Driver implements whose Campaign goes on when the engine
+// refuses or fails it. OnCampaign is called before Campaign; f is told why this hub
+// cannot stand for the lease, at once if it was refused, and after some seconds if it
+// fails in another way; nil once it stands. f must not call the driver.
+type Reporting interface {
+	OnCampaign(f func(error))
+}

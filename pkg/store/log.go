@@ -67,6 +67,9 @@ type Log struct {
 	tenure *Tenure
 	// campaigning is true while Campaign waits for the lease. Guarded by mu.
 	campaigning bool
+	// onCampaign is told when a campaign begins, for a driver that does not report.
+	// Guarded by mu.
+	onCampaign func(error)
 	// closed is set by Close. Guarded by mu.
 	closed bool
 }

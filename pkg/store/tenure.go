@@ -102,6 +102,19 @@ func (l *Log) Campaign(ctx context.Context, holder Holder, opts ...TenureOption)
 	return t, nil
 }
 
+// OnCampaign has f called with what keeps a campaign from standing for the lease, and
+// with nil once it stands. What Campaign returns it is not told. It is called before
+// Campaign; f must not call the log.
+func (l *Log) OnCampaign(f func(error)) {
+	if d, ok := l.driver.(Reporting); ok {
+		d.OnCampaign(f)
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.onCampaign = f
+}
+
 func (l *Log) startCampaign() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -117,12 +130,15 @@ func (l *Log) startCampaign() error {
 
 func (l *Log) campaign(ctx context.Context, holder Holder, opts []TenureOption) (*Tenure, error) {
 	l.mu.Lock()
-	last := l.tenure
+	last, stands := l.tenure, l.onCampaign
 	l.mu.Unlock()
 	if last != nil {
 		if err := last.gone(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if stands != nil {
+		stands(nil)
 	}
 	for {
 		lease, err := l.driver.Campaign(ctx, holder)

@@ -233,7 +233,7 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 		if noStore && time.Since(started) > storePatience {
 			return nil, doubt.about(err)
 		}
-		if away := f.opt.Replica.Health(); away != nil {
+		if away := f.opt.Replica.Away(); away != nil {
 			return nil, doubt.about(away)
 		}
 		wait := time.NewTimer(pause.Next())

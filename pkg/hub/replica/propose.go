@@ -252,7 +252,25 @@ func (r *Replica) notLeader(ctx context.Context) error {
 	if h, _, err := r.Leader(ctx); err == nil && h.Name != "" && h.Name != r.opt.Holder.Name {
 		return fault.New(fault.CodeNotLeader, "hub %s is not the leader; %s at %s is", r.opt.Holder.Name, h.Name, h.Address)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.campaignFailed != nil {
+		return cannotLead(r.campaignFailed)
+	}
 	return fault.New(fault.CodeNotLeader, "hub %s does not hold the lease at the moment", r.opt.Holder.Name)
+}
+
+// noteCampaign remembers why this hub cannot stand for the lease; nil: it does.
+func (r *Replica) noteCampaign(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil && r.campaignFailed == nil {
+		r.log.Error("this hub cannot stand for the lease; trying again", "err", err)
+	}
+	if err == nil && r.campaignFailed != nil {
+		r.log.Info("this hub stands for the lease again")
+	}
+	r.campaignFailed = err
 }
 
 // noteTrouble remembers that the store refused a write.

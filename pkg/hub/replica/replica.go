@@ -107,7 +107,9 @@ type Replica struct {
 	logOpen    *store.Log
 	frozen     error // no way forward without people
 	trouble    error // the store's last refusal to write or read
-	backlog    backlog
+	// campaignFailed is why this hub cannot stand for the lease.
+	campaignFailed error
+	backlog        backlog
 	// heldUntil is until when this hub leaves the lease to others; holdMove is closed
 	// and replaced when it changes.
 	heldUntil time.Time
@@ -211,8 +213,25 @@ func (r *Replica) Leader(ctx context.Context) (store.Holder, uint64, error) {
 }
 
 // Health tells why the replica cannot write, or nil. A follower whose leader is
-// elsewhere is healthy.
+// elsewhere is healthy, unless it could not take over.
 func (r *Replica) Health() error {
+	if err := r.Away(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.campaignFailed != nil {
+		return cannotLead(r.campaignFailed)
+	}
+	return nil
+}
+
+func cannotLead(cause error) error {
+	return fault.New(fault.CodeReadOnly, "this hub cannot lead: %w", cause)
+}
+
+// Away tells why the replica does not follow the log, or nil.
+func (r *Replica) Away() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {

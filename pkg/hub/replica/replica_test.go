@@ -265,6 +265,81 @@ func TestASnapshotUnderWayHoldsUpNoHandOver(t *testing.T) {
 	}
 }
 
+// refusing is a driver whose campaigns are refused until it is let, and who says so.
+type refusing struct {
+	store.Driver
+	let  chan struct{}
+	told func(error)
+}
+
+func (d *refusing) OnCampaign(f func(error)) { d.told = f }
+
+func (d *refusing) Campaign(ctx context.Context, h store.Holder) (store.Lease, error) {
+	select {
+	case <-d.let:
+	default:
+		d.told(fault.New(fault.CodeStoreUnavailable, "the token is refused"))
+	}
+	select {
+	case <-d.let:
+		d.told(nil)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return d.Driver.Campaign(ctx, h)
+}
+
+// A hub that follows the log and is refused the lease says so, until it is not.
+func TestAHubThatCannotCampaignSaysSo(t *testing.T) {
+	s := domain(t)
+	let := make(chan struct{})
+	read := make(chan struct{}, 100)
+	r := start(t, options(s, func(d store.Driver) store.Driver {
+		return &refusing{let: let, Driver: &storetest.Faults{Driver: d, OnWait: func(_ context.Context, _ uint64, next func() error) error {
+			notify(read) // it has caught up
+			return next()
+		}}}
+	}))
+	within(t, read, "it does not follow the log")
+	_, err := r.Propose(t.Context(), func(*Current, time.Time) (Proposal, error) { return Proposal{}, nil })
+	for what, err := range map[string]error{"health": r.Health(), "a write": err} {
+		if !errors.Is(err, fault.CodeReadOnly) || !strings.Contains(err.Error(), "the token is refused") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := r.Away(); err != nil {
+		t.Errorf("it is said not to follow the log: %v", err)
+	}
+	close(let)
+	write(t, r)
+	if err := r.Health(); err != nil {
+		t.Errorf("after it has won: %v", err)
+	}
+}
+
+// An error that ends a campaign is told as well.
+func TestACampaignThatFailsIsTold(t *testing.T) {
+	r := start(t, options(domain(t), func(d store.Driver) store.Driver { return failing{d} }))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for r.Health() == nil && ctx.Err() == nil {
+		if _, err := r.Propose(ctx, func(*Current, time.Time) (Proposal, error) { return Proposal{}, nil }); err == nil {
+			t.Fatal("it writes")
+		}
+	}
+	if err := r.Health(); err == nil || !strings.Contains(err.Error(), "cannot listen") {
+		t.Errorf("health: %v", err)
+	}
+}
+
+type failing struct{ store.Driver }
+
+func (failing) OnCampaign(func(error)) {}
+
+func (failing) Campaign(context.Context, store.Holder) (store.Lease, error) {
+	return nil, fault.New(fault.CodeConfig, "the health check cannot listen")
+}
+
 // write appends an entry as r.
 func write(t *testing.T, r *Replica) {
 	t.Helper()

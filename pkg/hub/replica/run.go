@@ -75,6 +75,7 @@ func (r *Replica) serve(ctx context.Context, l *store.Log) (err error) {
 		}
 	}()
 	r.setLog(l)
+	l.OnCampaign(r.noteCampaign)
 	end, err := l.EndPosition(ctx)
 	if err != nil {
 		return err
@@ -93,13 +94,14 @@ func (r *Replica) serve(ctx context.Context, l *store.Log) (err error) {
 		}
 		tenure, willing, err := r.campaign(ctx, l)
 		if err == nil {
-			err = r.lead(ctx, l, tenure, willing)
+			if err = r.lead(ctx, l, tenure, willing); err != nil && ctx.Err() == nil {
+				r.log.Warn("lease is not held", "err", err)
+			}
 		}
 		if errors.Is(err, errReopen) || fault.CodeOf(err) == fault.CodeStoreFailed {
 			return err
 		}
 		if err != nil && ctx.Err() == nil {
-			r.log.Warn("lease is not held", "err", err)
 			_ = backoff.Sleep(ctx, backoff.Jitter(500*time.Millisecond, 0.5))
 		}
 	}
@@ -250,7 +252,9 @@ func (r *Replica) campaign(ctx context.Context, l *store.Log) (t *store.Tenure, 
 			stop(errFrozen)
 		}
 	})
-	t, willing, err = r.win(fctx, l)
+	if t, willing, err = r.win(fctx, l); err == nil || fctx.Err() == nil {
+		r.noteCampaign(err)
+	}
 	stop(nil)
 	wg.Wait()
 	if err != nil {

@@ -114,6 +114,7 @@ func (r *Replica) win(ctx context.Context, l *store.Log) (t *store.Tenure, willi
 		cancel(nil)
 		<-watching
 		if err != nil && errors.Is(context.Cause(cctx), errNotOurTurn) && ctx.Err() == nil {
+			r.noteCampaign(nil) // it does not even want to
 			continue
 		}
 		return t, willing, err

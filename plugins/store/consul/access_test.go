@@ -79,21 +79,21 @@ func use(t *testing.T, cfg Config) error {
 	}
 	defer l.Close()
 	// A hub goes on trying; here the first refusal counts.
-	first := make(chan error, 1)
-	cctx, stop := context.WithCancel(ctx)
-	defer stop()
-	if err := d.register(cctx, store.Holder{Name: "hub"}); err != nil {
-		return err
-	}
-	session, err := d.newSession(cctx, store.Holder{Name: "hub"})
-	if err != nil {
-		return d.failure(cctx, "campaign", false, err)
-	}
-	d.drop(cctx, session)
+	cctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	l.OnCampaign(func(err error) {
+		if err != nil {
+			stop(err)
+		}
+	})
 	tenure, err := l.Campaign(cctx, store.Holder{Name: "hub"})
+	if told := context.Cause(cctx); err != nil && told != nil {
+		return told
+	}
 	if err != nil {
 		return err
 	}
+	first := make(chan error, 1)
 	go func() { first <- l.Wait(cctx, 0) }()
 	var last store.Entry
 	for _, size := range []int{10, 300 << 10, 20, 30} {
@@ -324,7 +324,7 @@ func TestEveryRequestNamesDatacenterNamespaceAndPartition(t *testing.T) {
 	session, err := d.newSession(ctx, store.Holder{Name: "hub"})
 	ok(t, err)
 	_ = d.renew(ctx, session)
-	_, _ = d.await(ctx, session, store.Holder{Name: "hub"})
+	_, _ = d.await(ctx, session, store.Holder{Name: "hub"}, func() {})
 	d.drop(ctx, session)
 	cancel()
 	mu.Lock()

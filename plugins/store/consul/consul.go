@@ -85,7 +85,8 @@ type TLS struct {
 	ServerName string
 }
 
-// Driver implements store.Driver, store.Blobs, store.Limited and store.Probed.
+// Driver implements store.Driver, store.Blobs, store.Limited, store.Probed and
+// store.Reporting.
 type Driver struct {
 	cfg    Config
 	client *api.Client
@@ -103,9 +104,11 @@ type Driver struct {
 	found versioned  // the one that the last Read found: Wait goes on from there
 	ends  uint64     // the newest entry that Read or Wait saw: Read asks for no more
 	alive func(context.Context) error
-	check *check // the registered service instance, once there is one
-	token string // the last one that was read from TokenFile
-	told  string // the one that the agent was given with the service instance
+	// onCampaign is told how a campaign goes.
+	onCampaign func(error)
+	check      *check // the registered service instance, once there is one
+	token      string // the last one that was read from TokenFile
+	told       string // the one that the agent was given with the service instance
 	// orphans are sessions that could not be destroyed, the newest last.
 	orphans []string
 	// toSweep is what the newest trim left to be deleted; sweeping: a goroutine does it.
@@ -160,6 +163,7 @@ func Open(cfg Config) (*Driver, error) {
 	}
 	d := &Driver{cfg: cfg, client: client, http: c.HttpClient, root: cfg.Prefix + "/" + cfg.Domain + "/"}
 	d.alive = func(context.Context) error { return nil }
+	d.onCampaign = func(error) {}
 	d.ctx, d.close = context.WithCancelCause(context.Background())
 	return d, nil
 }

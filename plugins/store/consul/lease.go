@@ -122,12 +122,21 @@ func (d *Driver) Campaign(ctx context.Context, holder store.Holder) (store.Lease
 		return nil, err
 	}
 	retry := retryIn()
+	var failing time.Time // since when; zero: it is not
+	stands := func() {
+		failing = time.Time{}
+		retry.Reset()
+		d.report(nil)
+	}
 	for again := false; ; again = true {
+		var err error
 		if again {
-			// Failing that, the candidate says why.
-			_ = d.register(ctx, holder)
+			err = d.register(ctx, holder)
 		}
-		l, err := d.candidate(ctx, holder)
+		var l *lease
+		if err == nil {
+			l, err = d.candidate(ctx, holder, stands)
+		}
 		switch {
 		case err == nil:
 			return l, nil
@@ -136,15 +145,40 @@ func (d *Driver) Campaign(ctx context.Context, holder store.Holder) (store.Lease
 		case errors.Is(err, fault.CodeCorrupt), errors.Is(err, fault.CodeRestoreUnfinished):
 			return nil, err
 		}
+		if failing.IsZero() {
+			failing = time.Now()
+		}
+		if err = d.reading(ctx, doing, err); d.refused(doing, err) != nil || time.Since(failing) > reportAfter {
+			d.report(err)
+		}
 		if werr := retry.Wait(ctx); werr != nil {
 			return nil, fmt.Errorf("%s: %w (%v)", doing, werr, err)
 		}
 	}
 }
 
+// reportAfter is how long a campaign may fail before that is told: Consul elects a
+// leader in less.
+const reportAfter = 5 * time.Second
+
+// OnCampaign implements store.Reporting.
+func (d *Driver) OnCampaign(f func(error)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.onCampaign = f
+}
+
+func (d *Driver) report(err error) {
+	d.mu.Lock()
+	f := d.onCampaign
+	d.mu.Unlock()
+	f(err)
+}
+
 // candidate makes a session, waits for the lock with it, and begins a term. Meanwhile
-// it destroys the sessions of before that are left: one of them may hold the lock.
-func (d *Driver) candidate(ctx context.Context, holder store.Holder) (*lease, error) {
+// it destroys the sessions of before that are left: one of them may hold the lock. stands
+// is called when the lock was asked for.
+func (d *Driver) candidate(ctx context.Context, holder store.Holder, stands func()) (*lease, error) {
 	session, err := d.newSession(ctx, holder)
 	if err != nil {
 		return nil, err
@@ -154,7 +188,7 @@ func (d *Driver) candidate(ctx context.Context, holder store.Holder) (*lease, er
 	var wg sync.WaitGroup
 	wg.Go(func() { end(d.keepSession(ctx, session)) })
 	wg.Go(func() { d.destroyOrphans(ctx) })
-	won, err := d.await(ctx, session, holder)
+	won, err := d.await(ctx, session, holder, stands)
 	if err == nil {
 		var l *lease
 		if l, err = d.begin(ctx, won, holder); err == nil {
@@ -249,8 +283,9 @@ func (d *Driver) keepSession(ctx context.Context, session string) error {
 	}
 }
 
-// await blocks until the session holds the lock, and gives the locked pair.
-func (d *Driver) await(ctx context.Context, session string, holder store.Holder) (*api.KVPair, error) {
+// await blocks until the session holds the lock, and gives the locked pair. stands is
+// called when it could have had it.
+func (d *Driver) await(ctx context.Context, session string, holder store.Holder, stands func()) (*api.KVPair, error) {
 	retry := backoff.New(backoff.Policy{Base: 10 * time.Millisecond, Cap: time.Second})
 	for {
 		locked, _, err := d.client.KV().Acquire(&api.KVPair{Key: d.leaderKey(), Value: []byte(holder.Name), Session: session}, d.write(ctx))
@@ -261,6 +296,7 @@ func (d *Driver) await(ctx context.Context, session string, holder store.Holder)
 		looked := 0
 		err = d.follow(ctx, d.leaderKey(), 0, func(pair *api.KVPair) (bool, error) {
 			now, looked = pair, looked+1
+			stands()
 			return pair == nil || pair.Session == "" || pair.Session == session, nil
 		}, func(err error) error { return err })
 		switch {
