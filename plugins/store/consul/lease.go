@@ -253,6 +253,20 @@ func (d *Driver) destroyOrphans(ctx context.Context) {
 	}
 }
 
+// ask makes one request of a campaign, in the time of one: an agent that takes it and
+// hangs must not hold the campaign up.
+func (d *Driver) ask(ctx context.Context, request func(context.Context) error) error {
+	ctx, cancel, err := d.call(ctx, "campaign", d.cfg.Timeout)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if err = request(ctx); err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
 // newSession makes a session that lives as long as this hub does.
 func (d *Driver) newSession(ctx context.Context, holder store.Holder) (string, error) {
 	d.mu.Lock()
@@ -265,10 +279,11 @@ func (d *Driver) newSession(ctx context.Context, holder store.Holder) (string, e
 		"LockDelay": "0s", "Behavior": api.SessionBehaviorRelease, "TTL": sessionTTL.String(),
 	}
 	var made struct{ ID string }
-	if _, err := d.client.Raw().Write("/v1/session/create", body, &made, d.write(ctx)); err != nil {
-		return "", err
-	}
-	return made.ID, nil
+	err := d.ask(ctx, func(ctx context.Context) error {
+		_, err := d.client.Raw().Write("/v1/session/create", body, &made, d.write(ctx))
+		return err
+	})
+	return made.ID, err
 }
 
 // keepSession renews a session until ctx ends; an error says that it is over.
@@ -277,7 +292,8 @@ func (d *Driver) keepSession(ctx context.Context, session string) error {
 		if err := backoff.Sleep(ctx, backoff.Jitter(sessionTTL/3, 0.2)); err != nil {
 			return nil
 		}
-		if err := d.renew(ctx, session); errors.Is(err, errNoSession) {
+		err := d.ask(ctx, func(ctx context.Context) error { return d.renew(ctx, session) })
+		if errors.Is(err, errNoSession) {
 			return err
 		}
 	}
@@ -288,7 +304,11 @@ func (d *Driver) keepSession(ctx context.Context, session string) error {
 func (d *Driver) await(ctx context.Context, session string, holder store.Holder, stands func()) (*api.KVPair, error) {
 	retry := backoff.New(backoff.Policy{Base: 10 * time.Millisecond, Cap: time.Second})
 	for {
-		locked, _, err := d.client.KV().Acquire(&api.KVPair{Key: d.leaderKey(), Value: []byte(holder.Name), Session: session}, d.write(ctx))
+		locked := false
+		err := d.ask(ctx, func(ctx context.Context) (err error) {
+			locked, _, err = d.client.KV().Acquire(&api.KVPair{Key: d.leaderKey(), Value: []byte(holder.Name), Session: session}, d.write(ctx))
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -321,7 +341,11 @@ func (d *Driver) await(ctx context.Context, session string, holder store.Holder,
 func (d *Driver) begin(ctx context.Context, won *api.KVPair, holder store.Holder) (*lease, error) {
 	const doing = "campaign"
 	for {
-		_, at, err := d.state(ctx, doing)
+		var at versioned
+		err := d.ask(ctx, func(ctx context.Context) (err error) {
+			_, at, err = d.state(ctx, doing)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -333,7 +357,12 @@ func (d *Driver) begin(ctx context.Context, won *api.KVPair, holder store.Holder
 		// does what the log says; what the holder has seen does not.
 		next.Lease = max(at.Lease, at.head.Term, won.LockIndex, holder.Above) + 1
 		next.Session, next.Holder, next.Address = won.Session, holder.Name, holder.Address
-		written, failed, err := d.txn(ctx, doing, []*api.TxnOp{d.fence(won.Session), d.casHead(next, at.index)})
+		wctx, cancel, err := d.call(ctx, doing, d.cfg.Timeout)
+		if err != nil {
+			return nil, err
+		}
+		written, failed, err := d.txn(wctx, doing, []*api.TxnOp{d.fence(won.Session), d.casHead(next, at.index)})
+		cancel()
 		switch {
 		case failed != nil && failed.OpIndex == 0:
 			return nil, errNoSession
