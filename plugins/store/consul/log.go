@@ -3,6 +3,7 @@ package consul
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -246,11 +247,7 @@ func (d *Driver) Read(ctx context.Context, after uint64, limit int) (store.Page,
 	d.mu.Lock()
 	d.found, d.ends = at, at.Seq
 	d.mu.Unlock()
-	p := store.Page{
-		Trimmed: at.Trimmed, Head: store.Position{Seq: at.Seq, Term: at.head.Term},
-		Holder: store.Holder{Name: at.Holder, Address: at.Address}, Term: at.Lease,
-		Held: leader != nil && leader.Session != "" && leader.Session == at.Session,
-	}
+	p := pageOf(leader, at)
 	if after < at.Trimmed {
 		return p, nil
 	}
@@ -271,7 +268,10 @@ func (d *Driver) Read(ctx context.Context, after uint64, limit int) (store.Page,
 			break
 		}
 		if chunks != nil {
-			if r.Data, err = d.fetch(ctx, doing, seqs[i], chunks); err != nil {
+			switch r.Data, err = d.fetch(ctx, doing, seqs[i], chunks); {
+			case errors.Is(err, errChunkMissing):
+				return d.trimmedSince(ctx, seqs[i], err)
+			case err != nil:
 				return store.Page{}, err
 			}
 		}
@@ -295,6 +295,37 @@ func (d *Driver) expect(after uint64, limit int) int {
 	return int(min(uint64(n), d.ends-after))
 }
 
+// pageOf is a page without records.
+func pageOf(leader *api.KVPair, at versioned) store.Page {
+	return store.Page{
+		Trimmed: at.Trimmed, Head: store.Position{Seq: at.Seq, Term: at.head.Term},
+		Holder: store.Holder{Name: at.Holder, Address: at.Address}, Term: at.Lease,
+		Held: leader != nil && leader.Session != "" && leader.Session == at.Session,
+	}
+}
+
+// errChunkMissing is what fetch finds when a trim came in between, or on damage.
+var errChunkMissing = errors.New("a chunk is missing")
+
+// trimmedSince tells what a missing chunk of an entry means: the page of a log that
+// was trimmed beyond the entry since it was read, or the error of a damaged one.
+func (d *Driver) trimmedSince(ctx context.Context, seq uint64, missing error) (store.Page, error) {
+	const doing = "read log"
+	ctx, cancel, err := d.call(ctx, doing, d.cfg.Timeout)
+	if err != nil {
+		return store.Page{}, err
+	}
+	defer cancel()
+	leader, at, err := d.state(ctx, doing)
+	switch {
+	case err != nil:
+		return store.Page{}, d.reading(ctx, doing, err)
+	case seq > at.Trimmed:
+		return store.Page{}, fault.New(fault.CodeCorrupt, "entry %d of the log is damaged: %w", seq, missing)
+	}
+	return pageOf(leader, at), nil
+}
+
 // reading classifies an error of a read.
 func (d *Driver) reading(ctx context.Context, doing string, err error) error {
 	if code := fault.CodeOf(err); code == fault.CodeCorrupt || code == fault.CodeStoreUnavailable || code == fault.CodeRestoreUnfinished {
@@ -303,7 +334,8 @@ func (d *Driver) reading(ctx context.Context, doing string, err error) error {
 	return d.failure(ctx, doing, false, err)
 }
 
-// fetch puts the chunks of an entry together, each in the time of one request.
+// fetch puts the chunks of an entry together, each in the time of one request;
+// errChunkMissing if one is not there.
 func (d *Driver) fetch(ctx context.Context, doing string, seq uint64, p *pointer) ([]byte, error) {
 	data := make([]byte, 0, p.size)
 	for n := 0; n*chunkBytes < p.size; n++ {
@@ -313,7 +345,7 @@ func (d *Driver) fetch(ctx context.Context, doing string, seq uint64, p *pointer
 			return nil, err
 		}
 		if part == nil {
-			return nil, fault.New(fault.CodeCorrupt, "entry %d of the log is damaged: Consul key %s is missing", seq, key)
+			return nil, fmt.Errorf("%w: Consul key %s", errChunkMissing, key)
 		}
 		if data = append(data, part.Value...); len(data) > p.size {
 			break // of another size than it should have
@@ -331,7 +363,7 @@ func (d *Driver) chunk(ctx context.Context, doing, key string) (*api.KVPair, err
 		return nil, err
 	}
 	defer cancel()
-	part, _, err := d.client.KV().Get(key, d.query(ctx, false))
+	part, _, err := d.client.KV().Get(key, d.query(ctx, true))
 	if err != nil {
 		return nil, d.reading(ctx, doing, err)
 	}
