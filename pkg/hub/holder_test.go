@@ -30,6 +30,11 @@ func failedOver(t *testing.T) (d *hubtest.Domain, hub2 *hubtest.Running) {
 		t.Fatal(err)
 	}
 	comesAbout(t, "hub2 leads", hub2.Leads)
+	trusted := operate(t, hub2).trust
+	comesAbout(t, "hub2 has the newest keyset", func() bool {
+		shown, err := trusted.GetTrust(t.Context(), &adminv1.GetTrustRequest{})
+		return err == nil && len(shown.GetHubKeys()) == 3
+	})
 	return d, hub2
 }
 
@@ -79,6 +84,19 @@ func TestAKeysetIsExtendedByTheHubWithItsKeyWhoeverLeads(t *testing.T) {
 	if !hub2.Leads() {
 		t.Error("hub2 does not lead any more")
 	}
+}
+
+// A hub that is dropped while it leads lets another lead: the others would hand it no
+// writes.
+func TestADroppedHubLeadsNoMore(t *testing.T) {
+	d, hub2 := failedOver(t)
+	hub1 := d.Start(t)
+	o := operate(t, hub1)
+	if _, err := o.trust.DropHubKey(t.Context(), &adminv1.DropHubKeyRequest{Hub: "hub2", Reason: "gone"}); err != nil {
+		t.Fatal(err)
+	}
+	comesAbout(t, "another hub leads", func() bool { return hub1.Leads() && !hub2.Leads() })
+	o.apply(t, mesh()...)
 }
 
 // A hub is admitted by one that has the keys and leads. Who asks another is told what

@@ -183,6 +183,8 @@ func (h *Hub) assemble(id identity.ID) {
 	ropt := o.Replica
 	ropt.Open, ropt.Domain, ropt.Author, ropt.Logger = h.openLog, o.Domain, id.String(), o.Logger
 	ropt.Holder = store.Holder{Name: o.Name, Address: o.Advertise}
+	h.keys = keyring.New(keyring.Options{Domain: o.Domain, Hub: o.Name, Keys: o.Keys, Publish: h.publish, Logger: o.Logger})
+	ropt.Aside = h.keys.Dropped // the others neither hand it writes nor take its calls
 	h.replica = replica.New(ropt)
 	h.fleet = fleet.New(fleet.Options{Target: func(region string) (time.Duration, bool) {
 		cur := h.replica.Current()
@@ -192,7 +194,6 @@ func (h *Hub) assemble(id identity.ID) {
 		settings := cur.Graph.Settings()
 		return settings.Target(region)
 	}})
-	h.keys = keyring.New(keyring.Options{Domain: o.Domain, Hub: o.Name, Keys: o.Keys, Publish: h.publish, Logger: o.Logger})
 	if h.opt.Distribution.Metrics == nil {
 		h.opt.Distribution.Metrics = distribution.NewMetrics()
 	}

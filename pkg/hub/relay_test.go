@@ -17,7 +17,6 @@ import (
 	leaders "github.com/meshkit/meshkit/pkg/api/omnirelay/mesh/control/v1"
 	"github.com/meshkit/meshkit/pkg/bundle"
 	"github.com/meshkit/meshkit/pkg/fault"
-	"github.com/meshkit/meshkit/pkg/hub"
 	"github.com/meshkit/meshkit/pkg/hub/hubtest"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
@@ -292,7 +291,7 @@ func TestLeadershipIsToldToNodesAndOperators(t *testing.T) {
 	}
 
 	// A second hub of the domain sees the first lead, give it up, and then leads itself.
-	h2 := d.Start(t, func(o *hub.Options) { o.Name, o.TLS = "hub2", d.Source(t, identity.Hub, "hub2") })
+	h2 := h1.Follower(t, "hub2")
 	s := subscribe(t, h2.Operator(t), "")
 	first, err := s.Recv()
 	if err != nil {

@@ -91,6 +91,10 @@ type Keyring struct {
 	keyset []byte
 	roots  int
 	seq    uint64 // of the state that was followed last
+
+	dropMu  sync.Mutex // guards below, apart from mu, under which keys are opened
+	asked   []byte     // the keyset that Dropped was asked about last
+	dropped bool
 }
 
 // New makes a keyring that knows no metadata yet.
@@ -135,6 +139,18 @@ func (k *Keyring) Follow(ctx context.Context, s *state.State) (changed bool, err
 // Anchors verifies the trust metadata of a state.
 func Anchors(domain string, s *state.State) (*trust.Anchors, error) {
 	return trust.FromMetadata(domain, &trustv1.Metadata{Roots: s.Roots(), Keyset: s.Keyset(), CaBundle: s.CABundle()})
+}
+
+// Dropped tells whether a state's keyset lists no key of this hub. It may be asked
+// often.
+func (k *Keyring) Dropped(s *state.State) bool {
+	k.dropMu.Lock()
+	defer k.dropMu.Unlock()
+	if k.asked == nil || !bytes.Equal(k.asked, s.Keyset()) {
+		anchors, err := Anchors(k.opt.Domain, s)
+		k.asked, k.dropped = s.Keyset(), err == nil && len(k.own(anchors)) == 0
+	}
+	return k.dropped
 }
 
 func (k *Keyring) lists(a *trust.Anchors, s *sign.Signer) bool {
@@ -249,9 +265,9 @@ func (k *Keyring) amend(ctx context.Context, p Proposer, c Caller, reason string
 	if err != nil {
 		return err
 	}
-	if err := k.opt.Publish(ctx, m, reason); err != nil {
+	if err := k.opt.Publish(ctx, m, reason); err != nil && !bytes.Equal(p.Current().State.Keyset(), m.GetKeyset()) {
 		return err
-	}
+	} // done all the same if the leader did it and resigned before it answered, dropped by this
 	_, err = k.Follow(ctx, p.Current().State)
 	return err
 }

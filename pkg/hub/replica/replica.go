@@ -51,6 +51,9 @@ type Options struct {
 	Domain string
 	// Holder is this hub, as the lease and TermStarted name it.
 	Holder store.Holder
+	// Aside tells whether, in a state, this hub leaves the lease to others as if it were
+	// drained; nil: never. It is asked at every entry, and must be quick.
+	Aside func(*state.State) bool
 	// Author is this hub's SPIFFE ID, for its own entries.
 	Author string
 	Logger *slog.Logger

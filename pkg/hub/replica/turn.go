@@ -11,8 +11,8 @@ import (
 )
 
 // A hub leaves the lease to others in two cases: it was asked to for a while
-// (Hold), so that a certain other one gets it; or an operator has drained it. A
-// drained hub leads all the same when nobody else does for some time: a domain
+// (Hold), so that a certain other one gets it; or an operator has drained it, or it
+// is to stand aside (Options.Aside), which is the same here. A drained hub leads all the same when nobody else does for some time: a domain
 // whose other hubs are all lost must not stop because of a decision that was made
 // when they were not.
 
@@ -43,10 +43,12 @@ func (r *Replica) held() (time.Duration, <-chan struct{}) {
 	return time.Until(r.heldUntil), r.holdMove
 }
 
-// drained tells whether an operator has drained this hub, as far as it has read.
+// drained tells whether an operator has drained this hub, or it is to stand aside, as
+// far as it has read.
 func (r *Replica) drained() bool {
-	h, _ := r.current.Load().State.Hub(r.opt.Holder.Name)
-	return h.GetDrained()
+	s := r.current.Load().State
+	h, _ := s.Hub(r.opt.Holder.Name)
+	return h.GetDrained() || r.opt.Aside != nil && r.opt.Aside(s)
 }
 
 // notOurTurn tells whether this hub is to leave the lease to others; willing:
