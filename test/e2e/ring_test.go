@@ -277,6 +277,34 @@ func TestLeadershipAndStreamsGoWhereTheyAreSent(t *testing.T) {
 	}
 }
 
+// TestARingIsManagedWhenAnotherHubLeadsThanHasTheKeys changes keys through the hub that
+// holds the keyset key while another leads, and drops hubs, also the one that leads.
+func TestARingIsManagedWhenAnotherHubLeadsThanHasTheKeys(t *testing.T) {
+	t.Parallel()
+	c := harness.New(t)
+	ring := newRing(t, c)
+	c.Ctl("domain", "transfer", "eu-west", "--to", "hub2")
+	c.Ctl("key", "rotate") // of hub1, which meshctl talks to
+	token, pin := c.Token("--hub")
+	join := []string{"join", "--hub", ring[0].Address, "--token", token, "--ca-pin", pin, "--name", "hub4", "--data", c.Path("hub4"), "--listen", "127.0.0.1:0", "--advertise", "127.0.0.1:8443"}
+	if r := c.Run("meshhub", join...); r.Code == 0 || !strings.Contains(r.Stderr, string(fault.CodeNoHubCA)) || !strings.Contains(r.Stderr, "meshctl domain transfer eu-west --to hub1") {
+		t.Errorf("join while another hub leads: exit %d\n%s", r.Code, r.Stderr)
+	}
+
+	c.Ctl("key", "drop", "hub3", "--reason", "lost")
+	admin := func(name string) string { return filepath.Join(ring[2].Admin, name) }
+	write := []string{"token", "create", "--hub=" + ring[2].Address, "--ca-file", admin("ca.pem"), "--cert-file", admin("admin.pem"), "--key-file", admin("admin.key")}
+	if r := c.Run("meshctl", write...); r.Code == 0 || !strings.Contains(r.Stderr, string(fault.CodeNotPermitted)) && !strings.Contains(r.Stderr, string(fault.CodeHubDropped)) {
+		t.Errorf("a write through a hub that was dropped: exit %d\n%s", r.Code, r.Stderr)
+	}
+	c.Ctl("key", "drop", "hub2", "--reason", "lost") // which leads
+	if leader := leaderOf(t, ring[:1]); leader.Name != "hub1" {
+		t.Errorf("%s leads", leader.Name)
+	}
+	c.Ctl("token", "create")
+	c.Must("meshhub", join...)
+}
+
 // TestOneRingServesSeveralDomains makes two more domains on a ring: each has agents,
 // operators and a leader of its own, also after the hubs were restarted.
 func TestOneRingServesSeveralDomains(t *testing.T) {
