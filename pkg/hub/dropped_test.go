@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
@@ -116,6 +117,14 @@ func TestTheIssuingCAOfADroppedHubCountsNoMore(t *testing.T) {
 	h2.Publish(t, trust.KeysetEdit{DropHubs: []string{"hub2"}})
 	wantCode(t, hubs(h2.Dial(t, d.SourceOf(t, stolen, identity.Operator, "admin"))), fault.CodeHubDropped)
 	wantCode(t, hubs(h2.Dial(t, d.SourceOf(t, stolen, identity.Hub, "hub3"))), fault.CodeHubDropped)
+	// Nor does it forward in the name of an operator whose certificate it has seen.
+	md := metadata.Pairs("meshkit-forwarded", "1")
+	for _, der := range keeper.Certificate().Certificate {
+		md.Append("meshkit-forwarded-cert-bin", string(der))
+	}
+	forger := adminv1.NewFleetServiceClient(h2.Dial(t, d.SourceOf(t, stolen, identity.Hub, "hub3")))
+	_, err = forger.CreateToken(metadata.NewOutgoingContext(t.Context(), md), &adminv1.CreateTokenRequest{})
+	wantCode(t, err, fault.CodeHubDropped)
 	if err := hubs(h2.Dial(t, keeper)); err != nil {
 		t.Errorf("an operator whose certificate is in the log: %v", err)
 	}

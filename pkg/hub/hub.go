@@ -201,7 +201,7 @@ func (h *Hub) assemble(id identity.ID) {
 		Domain: o.Domain, Hub: o.Name, TLS: o.TLS, State: h.state, Listed: h.listed, Stands: h.guard().Stands, MessageBytes: resource.DefaultLimits().AdminMessageBytes,
 	})
 	h.forward = forward.New(forward.Options{
-		Domain: o.Domain, Hub: o.Name, Replica: h.replica, Peers: h.peers, Listed: h.listed, Logger: o.Logger,
+		Domain: o.Domain, Hub: o.Name, Replica: h.replica, Peers: h.peers, Stands: h.guard().Stands, Logger: o.Logger,
 		Ready:  func() <-chan struct{} { return h.views.Ready() },
 		Verify: func(chain []*x509.Certificate) error { return mtls.VerifyClient(o.TLS, chain, o.CertificateGrace) },
 	})

@@ -94,9 +94,9 @@ type Options struct {
 	Patience time.Duration
 	Replica  *replica.Replica
 	Peers    *peers.Set
-	// Listed tells whether the keyset lists a key of that hub; Ready is closed once
-	// the keyset is known.
-	Listed func(hub string) bool
+	// Stands tells whether the certificate of a hub counts, see access.Guard; Ready is
+	// closed once the keyset is known.
+	Stands func(identity.ID, *x509.Certificate) error
 	Ready  func() <-chan struct{}
 	// Verify judges a caller's chain, leaf first, as at a handshake with this hub.
 	Verify func(chain []*x509.Certificate) error
@@ -129,8 +129,11 @@ func (f *Forwarder) Accept(ctx context.Context, req any, info *grpc.UnaryServerI
 		return nil, fault.New(fault.CodeReadOnly, "hub %s is still reading its log", f.opt.Hub)
 	}
 	by, ok := mtls.PeerID(ctx)
-	if !ok || by.Kind != identity.Hub || by.Domain != f.opt.Domain || !f.opt.Listed(by.Name) || !methods[info.FullMethod] {
+	if !ok || by.Kind != identity.Hub || by.Domain != f.opt.Domain || !methods[info.FullMethod] {
 		return nil, fault.New(fault.CodeNotPermitted, "%s may not forward %s", by, info.FullMethod)
+	}
+	if err := f.opt.Stands(by, access.Certificate(ctx)); err != nil {
+		return nil, err
 	}
 	var chain []*x509.Certificate
 	for _, der := range md.Get(certHeader) { // the headers' size is bounded

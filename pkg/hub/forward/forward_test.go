@@ -118,7 +118,7 @@ func follower(t *testing.T) (*forward.Forwarder, *dying) {
 	})
 	t.Cleanup(set.Close)
 	return forward.New(forward.Options{
-		Domain: hubtest.Name, Hub: "follower", Patience: 3 * time.Second, Replica: r, Peers: set, Listed: listed, Logger: slog.New(slog.DiscardHandler),
+		Domain: hubtest.Name, Hub: "follower", Patience: 3 * time.Second, Replica: r, Peers: set, Logger: slog.New(slog.DiscardHandler),
 	}), leader
 }
 
@@ -228,7 +228,7 @@ func TestAHubThatDoesTheWriteItselfKeepsTheRequestID(t *testing.T) {
 // the caller's fault.
 func TestAHubThatStartsRefusesNoForwarderForGood(t *testing.T) {
 	f := forward.New(forward.Options{
-		Domain: hubtest.Name, Hub: "leader", Listed: func(string) bool { return false }, Ready: func() <-chan struct{} { return make(chan struct{}) },
+		Domain: hubtest.Name, Hub: "leader", Ready: func() <-chan struct{} { return make(chan struct{}) },
 	})
 	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("meshkit-forwarded", "1"))
 	_, err := f.Accept(ctx, &adminv1.ApplyRequest{}, &grpc.UnaryServerInfo{FullMethod: adminv1.ResourceService_Apply_FullMethodName},
