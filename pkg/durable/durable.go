@@ -153,17 +153,6 @@ func ReadFile(fsys FS, path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// Remove deletes path durably. A path that does not exist is not an error.
-func Remove(fsys FS, path string) error {
-	if err := fsys.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return failure("remove", path, err)
-	}
-	if err := fsys.SyncDir(filepath.Dir(path)); err != nil {
-		return failure("sync directory of", path, err)
-	}
-	return nil
-}
-
 // Rename moves a file within one directory, durably.
 func Rename(fsys FS, from, to string) error {
 	if err := fsys.Rename(from, to); err != nil {

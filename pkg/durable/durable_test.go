@@ -121,18 +121,6 @@ func TestFullDiskLeavesOldContent(t *testing.T) {
 	}
 }
 
-func TestRemovedStaysRemoved(t *testing.T) {
-	f := before(t)
-	if err := errors.Join(durable.Remove(f, "/d/f"), durable.Remove(f, "/d/f")); err != nil {
-		t.Fatal(err)
-	}
-	for seed := range uint64(seeds) {
-		if _, err := durable.ReadFile(f.PowerLoss(seed), "/d/f", 10); !errors.Is(err, fs.ErrNotExist) {
-			t.Fatalf("after a power loss: %v", err)
-		}
-	}
-}
-
 func TestRenamedStaysRenamed(t *testing.T) {
 	f := before(t)
 	if err := durable.Rename(f, "/d/f", "/d/g"); err != nil {
@@ -191,9 +179,6 @@ func TestRealFileSystem(t *testing.T) {
 	left, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(left) != 1 {
 		t.Fatalf("left behind: %v, %v", left, err)
-	}
-	if err := durable.Remove(durable.OS, path); err != nil {
-		t.Fatal(err)
 	}
 }
 

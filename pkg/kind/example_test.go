@@ -41,15 +41,3 @@ spec:
 	// mesh.yaml:12:39: error MK2008: Route/default/checkout spec.rules[0].clusters[1].weight: expected number, got text "20%" (write 20, without the percent sign)
 	// {"apiVersion":"meshkit.dev/v1","kind":"Cluster","metadata":{"name":"checkout-v1","namespace":"default"},"spec":{"endpoints":[{"address":"10.0.0.7:8080"}]}}
 }
-
-func ExampleExplain() {
-	_, e, err := kind.Explain("cluster.spec.healthCheck.interval")
-	fmt.Println(e.Type, "|", e.Doc, "| default", e.Default, "|", err)
-	_, _, err = kind.Explain("cluster.spec.healthchek")
-	fmt.Println(err)
-	fmt.Println(kind.CompletePath("rt.spec.p"))
-	// Output:
-	// duration | Time between two probes. | default 5s | <nil>
-	// spec has no field "healthchek"
-	// [rt.spec.policies rt.spec.priority]
-}

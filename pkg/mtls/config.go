@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -200,27 +199,14 @@ func verifyChain(id identity.ID, certs []*x509.Certificate, roots *x509.CertPool
 // Captured is what a pinned connection has proved. It is filled at the
 // handshake, and safe for concurrent use.
 type Captured struct {
-	cur atomic.Pointer[captured]
-}
-
-type captured struct {
-	bundle []byte
-	hub    identity.ID
-}
-
-// Bundle is the pinned CA's certificate (PEM); nil before the handshake.
-func (c *Captured) Bundle() []byte {
-	if p := c.cur.Load(); p != nil {
-		return p.bundle
-	}
-	return nil
+	hub atomic.Pointer[identity.ID]
 }
 
 // Hub is the hub that answered; zero before the handshake. Its domain is the one
 // that is being joined: hold what the hub answers against it.
 func (c *Captured) Hub() identity.ID {
-	if p := c.cur.Load(); p != nil {
-		return p.hub
+	if id := c.hub.Load(); id != nil {
+		return *id
 	}
 	return identity.ID{}
 }
@@ -238,11 +224,11 @@ func PinnedClientConfig(pin string) (*tls.Config, *Captured, error) {
 	c := clientBase()
 	c.ServerName = PinServerName(pin)
 	c.VerifyConnection = func(cs tls.ConnectionState) error {
-		p, err := verifyPinned(cs.PeerCertificates, want, time.Now())
+		id, err := verifyPinned(cs.PeerCertificates, want, time.Now())
 		if err != nil {
 			return err
 		}
-		got.cur.Store(p)
+		got.hub.Store(&id)
 		return nil
 	}
 	return c, got, nil
@@ -257,10 +243,10 @@ func parsePin(pin string) ([]byte, error) {
 	return sum, nil
 }
 
-func verifyPinned(certs []*x509.Certificate, pin []byte, now time.Time) (*captured, error) {
+func verifyPinned(certs []*x509.Certificate, pin []byte, now time.Time) (identity.ID, error) {
 	id, err := peerLeaf(certs)
 	if err != nil {
-		return nil, err
+		return identity.ID{}, err
 	}
 	for _, c := range certs[1:] {
 		sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
@@ -270,19 +256,19 @@ func verifyPinned(certs []*x509.Certificate, pin []byte, now time.Time) (*captur
 		// The pin vouches for the key; the rest of the certificate counts only if
 		// that key signed it.
 		if !c.IsCA || c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) != nil {
-			return nil, fault.New(fault.CodePeerUnverified, "peer %s presented a certificate with the pinned key that is not a self-signed CA", id)
+			return identity.ID{}, fault.New(fault.CodePeerUnverified, "peer %s presented a certificate with the pinned key that is not a self-signed CA", id)
 		}
 		roots := x509.NewCertPool()
 		roots.AddCert(c)
 		if err := verifyChain(id, certs, roots, x509.ExtKeyUsageServerAuth, now); err != nil {
-			return nil, err
+			return identity.ID{}, err
 		}
 		if err := AnyHub(id); err != nil {
-			return nil, err
+			return identity.ID{}, err
 		}
-		return &captured{bundle: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}), hub: id}, nil
+		return id, nil
 	}
-	return nil, fault.New(fault.CodePinMismatch, "peer %s presented no CA with the pinned key sha256:%x", id, pin)
+	return identity.ID{}, fault.New(fault.CodePinMismatch, "peer %s presented no CA with the pinned key sha256:%x", id, pin)
 }
 
 // PeerID is the identity that the other side of a gRPC call proved at the
