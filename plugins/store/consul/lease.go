@@ -177,7 +177,7 @@ func (d *Driver) report(err error) {
 
 // candidate makes a session, waits for the lock with it, and begins a term. Meanwhile
 // it destroys the sessions of before that are left: one of them may hold the lock. stands
-// is called when the lock was asked for.
+// is called when only another holder is in the way.
 func (d *Driver) candidate(ctx context.Context, holder store.Holder, stands func()) (*lease, error) {
 	session, err := d.newSession(ctx, holder)
 	if err != nil {
@@ -300,7 +300,7 @@ func (d *Driver) keepSession(ctx context.Context, session string) error {
 }
 
 // await blocks until the session holds the lock, and gives the locked pair. stands is
-// called when it could have had it.
+// called while another has it.
 func (d *Driver) await(ctx context.Context, session string, holder store.Holder, stands func()) (*api.KVPair, error) {
 	retry := backoff.New(backoff.Policy{Base: 10 * time.Millisecond, Cap: time.Second})
 	for {
@@ -316,8 +316,11 @@ func (d *Driver) await(ctx context.Context, session string, holder store.Holder,
 		looked := 0
 		err = d.follow(ctx, d.leaderKey(), 0, func(pair *api.KVPair) (bool, error) {
 			now, looked = pair, looked+1
-			stands()
-			return pair == nil || pair.Session == "" || pair.Session == session, nil
+			free := pair == nil || pair.Session == "" || pair.Session == session
+			if !free {
+				stands()
+			}
+			return free, nil
 		}, func(err error) error { return err })
 		switch {
 		case err != nil:
