@@ -19,8 +19,10 @@ import (
 func TestACampaignTellsWhatKeepsItFromStanding(t *testing.T) {
 	t.Parallel()
 	s := consultest.Start(t, t.TempDir(), consultest.Options{}).Servers[0]
-	leader := open(t, Config{Address: s.HTTP})
-	_, err := leader.Campaign(bounded(t), store.Holder{Name: "leader"})
+	l, err := store.Open(bounded(t), open(t, Config{Address: s.HTTP}), store.Options{})
+	ok(t, err)
+	defer l.Close()
+	_, err = l.Campaign(bounded(t), store.Holder{Name: "leader"}) // and keeps it
 	ok(t, err)
 	for name, c := range map[string]struct {
 		status int
@@ -32,7 +34,6 @@ func TestACampaignTellsWhatKeepsItFromStanding(t *testing.T) {
 		"failing": {http.StatusInternalServerError, "No cluster leader", "Consul has no leader", 2 * reportAfter},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			var well atomic.Bool
 			d := open(t, Config{Address: via(t, s, func(w http.ResponseWriter, r *http.Request, _ string) bool {
 				if well.Load() || !strings.HasSuffix(r.URL.Path, "/session/create") {
