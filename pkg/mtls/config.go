@@ -142,9 +142,15 @@ func (m *material) verify(certs []*x509.Certificate, usage x509.ExtKeyUsage, now
 	if id.Kind != identity.Node {
 		grace = 0
 	}
-	if err := verifyChain(id, certs, m.roots, usage, judgedAt(certs[0], now, grace)); err != nil {
+	at := judgedAt(certs[0], now, grace)
+	if m.verified.holds(certs, usage, at) {
+		return id, nil
+	}
+	found, err := verifyChain(id, certs, m.roots, usage, at)
+	if err != nil {
 		return identity.ID{}, err
 	}
+	m.verified.add(certs, usage, found)
 	return id, nil
 }
 
@@ -178,22 +184,22 @@ func judgedAt(leaf *x509.Certificate, now time.Time, grace time.Duration) time.T
 	return now
 }
 
-func verifyChain(id identity.ID, certs []*x509.Certificate, roots *x509.CertPool, usage x509.ExtKeyUsage, now time.Time) error {
+func verifyChain(id identity.ID, certs []*x509.Certificate, roots *x509.CertPool, usage x509.ExtKeyUsage, now time.Time) ([]*x509.Certificate, error) {
 	intermediates := x509.NewCertPool()
 	for _, c := range certs[1:] {
 		intermediates.AddCert(c)
 	}
-	_, err := certs[0].Verify(x509.VerifyOptions{
+	chains, err := certs[0].Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
 	})
 	if err == nil {
-		return nil
+		return chains[0], nil
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		return fault.New(fault.CodePeerExpired, "certificate %q of peer %s is valid from %s to %s, and it is %s here", invalid.Cert.Subject.CommonName, id,
+		return nil, fault.New(fault.CodePeerExpired, "certificate %q of peer %s is valid from %s to %s, and it is %s here", invalid.Cert.Subject.CommonName, id,
 			invalid.Cert.NotBefore.Format(time.RFC3339), invalid.Cert.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
-	return fault.New(fault.CodePeerUnverified, "verify certificate of peer %s: %w", id, err)
+	return nil, fault.New(fault.CodePeerUnverified, "verify certificate of peer %s: %w", id, err)
 }
 
 // Captured is what a pinned connection has proved. It is filled at the
@@ -260,7 +266,7 @@ func verifyPinned(certs []*x509.Certificate, pin []byte, now time.Time) (identit
 		}
 		roots := x509.NewCertPool()
 		roots.AddCert(c)
-		if err := verifyChain(id, certs, roots, x509.ExtKeyUsageServerAuth, now); err != nil {
+		if _, err := verifyChain(id, certs, roots, x509.ExtKeyUsageServerAuth, now); err != nil {
 			return identity.ID{}, err
 		}
 		if err := AnyHub(id); err != nil {

@@ -54,6 +54,8 @@ type material struct {
 	id     identity.ID
 	bundle []byte
 	roots  *x509.CertPool
+	// verified is what is known to lead to roots.
+	verified *verified
 	// served is cert with the root that it leads to appended, so that a client
 	// which knows only the root's pin can verify the chain.
 	served tls.Certificate
@@ -113,7 +115,7 @@ func newMaterial(cert tls.Certificate, bundlePEM []byte) (*material, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &material{chain: certs, id: id, bundle: bytes.Clone(bundlePEM), roots: x509.NewCertPool()}
+	m := &material{chain: certs, id: id, bundle: bytes.Clone(bundlePEM), roots: x509.NewCertPool(), verified: newVerified()}
 	for _, r := range roots {
 		m.roots.AddCert(r)
 	}
@@ -183,7 +185,7 @@ func (s *Source) SetCertificate(cert tls.Certificate) error {
 	if m.id != old.id {
 		return fault.New(fault.CodeCertificateInvalid, "certificate of %s cannot replace that of %s", m.id, old.id)
 	}
-	if err := verifyChain(m.id, m.chain, m.roots, x509.ExtKeyUsageClientAuth, m.cert.Leaf.NotAfter); err != nil {
+	if _, err := verifyChain(m.id, m.chain, m.roots, x509.ExtKeyUsageClientAuth, m.cert.Leaf.NotAfter); err != nil {
 		return fault.New(fault.CodeCertificateInvalid, "certificate of %s is not one of this domain: %w", m.id, err)
 	}
 	s.cur.Store(m)

@@ -30,6 +30,7 @@ import (
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -103,15 +104,37 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// parsedKept bounds the callers' certificates that are kept parsed.
+const parsedKept = 256
+
 // Forwarder sends calls to the leader. Use New.
-type Forwarder struct{ opt Options }
+type Forwarder struct {
+	opt    Options
+	parsed *lru.Cache[string, *x509.Certificate] // by DER
+}
 
 // New makes a Forwarder.
 func New(opt Options) *Forwarder {
 	if opt.Patience == 0 {
 		opt.Patience = patience
 	}
-	return &Forwarder{opt: opt}
+	parsed, err := lru.New[string, *x509.Certificate](parsedKept)
+	if err != nil {
+		panic(err) // of a size below 1
+	}
+	return &Forwarder{opt: opt, parsed: parsed}
+}
+
+// parse reads a certificate; those who call often are not read again each time.
+func (f *Forwarder) parse(der string) (*x509.Certificate, error) {
+	if cert, ok := f.parsed.Get(der); ok {
+		return cert, nil
+	}
+	cert, err := x509.ParseCertificate([]byte(der))
+	if err == nil {
+		f.parsed.Add(der, cert)
+	}
+	return cert, err
 }
 
 type forwardedKey struct{}
@@ -137,7 +160,7 @@ func (f *Forwarder) Accept(ctx context.Context, req any, info *grpc.UnaryServerI
 	}
 	var chain []*x509.Certificate
 	for _, der := range md.Get(certHeader) { // the headers' size is bounded
-		cert, err := x509.ParseCertificate([]byte(der))
+		cert, err := f.parse(der)
 		if err != nil {
 			return nil, fault.New(fault.CodeBadRequest, "certificate of the caller, forwarded by %s: %w", by, err)
 		}
