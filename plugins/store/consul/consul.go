@@ -8,7 +8,8 @@
 //
 //	head                      checked JSON of type head: end of the log, newest lease
 //	leader                    the lock; its value names the holder
-//	log/<seq>                 one entry: term, and its bytes or the name of its chunks
+//	log/<seq>                 the entry, and those of the same append that follow it; or
+//	                          the name of the chunks of a large one
 //	chunk/<seq>/<sha256>/<n>  a part of an entry beyond inlineBytes
 //	blob/<key>                parts of snapshots
 //	filling                   there while a backup is restored; without head, what lies
@@ -103,6 +104,7 @@ type Driver struct {
 	head  versioned  // the newest that is known, for the next compare-and-set
 	found versioned  // the one that the last Read found: Wait goes on from there
 	ends  uint64     // the newest entry that Read or Wait saw: Read asks for no more
+	start uint64     // the first entry in its key
 	alive func(context.Context) error
 	// onCampaign is told how a campaign goes.
 	onCampaign func(error)
@@ -171,7 +173,7 @@ func Open(cfg Config) (*Driver, error) {
 // Limits implements store.Limited: a transaction takes 64 operations (newer
 // servers take 128) and 512 KiB, in base64.
 func (d *Driver) Limits() store.Limits {
-	return store.Limits{BatchRecords: txnOps - 4, BatchBytes: batchBytes, RecordBytes: recordBytes}
+	return store.Limits{BatchRecords: packEntries, BatchBytes: batchBytes, RecordBytes: recordBytes}
 }
 
 // Probe implements store.Probed: alive says whether the hub's loop of the leader

@@ -23,6 +23,9 @@ const (
 	batchBytes  = 192 << 10
 	// chunkBytes is the size of a chunk of an entry.
 	chunkBytes = store.MaxBlob
+	// packEntries is how many entries share a key: as many as one more look can find
+	// the beginning of.
+	packEntries = txnOps - 4
 	// recordBytes is the largest entry: its chunks are written one by one before it.
 	recordBytes = 160 << 20
 	// pageBytes ends a page of Read.
@@ -31,9 +34,11 @@ const (
 
 // head is the value of the head key: the only one that is changed in place.
 type head struct {
-	// Seq and Term of the newest entry.
-	Seq  uint64 `json:"seq"`
-	Term uint64 `json:"term"`
+	// Seq and Term of the newest entry; Start is the first one that lies in the same
+	// key. 0: not known.
+	Seq   uint64 `json:"seq"`
+	Term  uint64 `json:"term"`
+	Start uint64 `json:"start,omitempty"`
 	// Trimmed is the last entry that was dropped.
 	Trimmed uint64 `json:"trimmed"`
 	// Lease is the term of the newest lease, Session the session that began it.
@@ -83,20 +88,55 @@ func (d *Driver) chunkKey(seq uint64, sum [32]byte, n int) string {
 	return fmt.Sprintf("%s%s/%06d", d.chunkPrefix(seq), hex.EncodeToString(sum[:]), n)
 }
 
-// An entry's value is its term (8 bytes, big endian), a form, and
+// The value of an entry's key is its term (8 bytes, big endian), a form, and
 //
 //	inline   its bytes
 //	chunked  their SHA-256 (32 bytes) and their number (8 bytes, big endian)
+//	packed   this entry and those that follow it, each as its term (8 bytes, big
+//	         endian), the number of its bytes (4 bytes, big endian) and its bytes
 const (
 	inline  = 0
 	chunked = 1
+	packed  = 2
 
 	pointerBytes = 8 + 1 + 32 + 8
+	packHeader   = 8 + 4
 )
 
 func encodeInline(r store.Record) []byte {
 	v := binary.BigEndian.AppendUint64(make([]byte, 0, 9+len(r.Data)), r.Term)
 	return append(append(v, inline), r.Data...)
+}
+
+// encodePack puts the records of one key together: Consul does as much work for a key
+// of many entries as for one of a single one.
+func encodePack(records []store.Record) []byte {
+	if len(records) == 1 {
+		return encodeInline(records[0])
+	}
+	v := append(binary.BigEndian.AppendUint64(nil, records[0].Term), packed)
+	for _, r := range records {
+		v = binary.BigEndian.AppendUint64(v, r.Term)
+		v = binary.BigEndian.AppendUint32(v, uint32(len(r.Data)))
+		v = append(v, r.Data...)
+	}
+	return v
+}
+
+// decodePack gives the records of a packed value behind its form, from seq on.
+func decodePack(seq uint64, v []byte) (out []store.Record, ok bool) {
+	for ; len(v) > 0; seq++ {
+		if len(v) < packHeader || len(out) == packEntries {
+			return nil, false
+		}
+		term, size := binary.BigEndian.Uint64(v), binary.BigEndian.Uint32(v[8:])
+		if v = v[packHeader:]; uint64(size) > uint64(len(v)) {
+			return nil, false
+		}
+		out = append(out, store.Record{Position: store.Position{Seq: seq, Term: term}, Data: v[:size:size]})
+		v = v[size:]
+	}
+	return out, len(out) > 1
 }
 
 func encodePointer(term uint64, sum [32]byte, size int) []byte {
@@ -110,24 +150,26 @@ type pointer struct {
 	size int
 }
 
-// decodeEntry gives a record, and where its bytes are if they are in chunks.
-func decodeEntry(seq uint64, kv *api.KVPair) (store.Record, *pointer, error) {
+// decodeEntry gives the records of a key, or the one whose bytes are in chunks.
+func decodeEntry(seq uint64, kv *api.KVPair) ([]store.Record, *pointer, error) {
 	damaged := fault.New(fault.CodeCorrupt, "Consul key %s is damaged: it is not an entry of the log", kv.Key)
 	v := kv.Value
 	if len(v) < 9 {
-		return store.Record{}, nil, damaged
+		return nil, nil, damaged
 	}
 	r := store.Record{Position: store.Position{Seq: seq, Term: binary.BigEndian.Uint64(v)}}
 	switch {
 	case v[8] == inline:
 		r.Data = v[9:]
-		return r, nil, nil
-	case v[8] == chunked && len(v) == pointerBytes:
-		size := binary.BigEndian.Uint64(v[41:])
-		if size > recordBytes {
-			return store.Record{}, nil, damaged
+		return []store.Record{r}, nil, nil
+	case v[8] == packed:
+		if records, ok := decodePack(seq, v[9:]); ok && records[0].Term == r.Term {
+			return records, nil, nil
 		}
-		return r, &pointer{sum: [32]byte(v[9:41]), size: int(size)}, nil
+	case v[8] == chunked && len(v) == pointerBytes:
+		if size := binary.BigEndian.Uint64(v[41:]); size <= recordBytes {
+			return []store.Record{r}, &pointer{sum: [32]byte(v[9:41]), size: int(size)}, nil
+		}
 	}
-	return store.Record{}, nil, damaged
+	return nil, nil, damaged
 }

@@ -49,7 +49,7 @@ func (d *Driver) Append(ctx context.Context, b store.Batch) error {
 	if l, _ := d.holding(); l == nil || l.term != b.Term {
 		return over // before anything large is sent
 	}
-	ops, err := d.entries(ctx, doing, b)
+	ops, start, err := d.entries(ctx, doing, b)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (d *Driver) Append(ctx context.Context, b store.Batch) error {
 	for range 3 {
 		next := at.head
 		if n := len(b.Records); n > 0 {
-			next.Seq, next.Term = b.Records[n-1].Seq, b.Records[n-1].Term
+			next.Seq, next.Term, next.Start = b.Records[n-1].Seq, b.Records[n-1].Term, start
 		}
 		if b.Trim > next.Trimmed && b.Trim < next.Seq {
 			next.Trimmed = b.Trim
@@ -115,29 +115,44 @@ func (d *Driver) refresh(ctx context.Context, doing string, b store.Batch) (vers
 	return at, nil
 }
 
-// entries gives the operations that write a batch's records, after writing the
+// entries gives the operations that write a batch's records, and the first entry in
+// the last of their keys. Small ones share keys. It comes after writing the
 // chunks of large ones: a chunk without its entry is never read. Each chunk has the
 // time of one request, so that a large entry has as much as it needs.
-func (d *Driver) entries(ctx context.Context, doing string, b store.Batch) ([]*api.TxnOp, error) {
-	ops := make([]*api.TxnOp, 0, len(b.Records)+2)
+func (d *Driver) entries(ctx context.Context, doing string, b store.Batch) (ops []*api.TxnOp, start uint64, err error) {
+	var pack []store.Record // small ones that follow each other
+	size := 0
+	flush := func() {
+		if len(pack) > 0 {
+			start = pack[0].Seq
+			ops = append(ops, put(d.entryKey(start), encodePack(pack)))
+			pack, size = nil, 0
+		}
+	}
 	for _, r := range b.Records {
 		if len(r.Data) <= inlineBytes {
-			ops = append(ops, put(d.entryKey(r.Seq), encodeInline(r)))
+			if n := packHeader + len(r.Data); len(pack) == packEntries || len(pack) > 0 && size+n > inlineBytes {
+				flush()
+			}
+			pack, size = append(pack, r), size+packHeader+len(r.Data)
 			continue
 		}
+		flush()
 		if len(r.Data) > recordBytes {
-			return nil, fault.New(fault.CodeEntryTooLarge, "%s: an entry of %d bytes, at most %d are taken", doing, len(r.Data), recordBytes)
+			return nil, 0, fault.New(fault.CodeEntryTooLarge, "%s: an entry of %d bytes, at most %d are taken", doing, len(r.Data), recordBytes)
 		}
 		sum := sha256.Sum256(r.Data)
 		for n := 0; n*chunkBytes < len(r.Data); n++ {
 			part := r.Data[n*chunkBytes : min((n+1)*chunkBytes, len(r.Data))]
 			if err := d.putChunk(ctx, doing, d.chunkKey(r.Seq, sum, n), part); err != nil {
-				return nil, err
+				return nil, 0, err
 			}
 		}
+		start = r.Seq
 		ops = append(ops, put(d.entryKey(r.Seq), encodePointer(r.Term, sum, len(r.Data))))
 	}
-	return ops, nil
+	flush()
+	return ops, start, nil
 }
 
 func (d *Driver) putChunk(ctx context.Context, doing, key string, part []byte) error {
@@ -245,43 +260,87 @@ func (d *Driver) Read(ctx context.Context, after uint64, limit int) (store.Page,
 		return store.Page{}, d.reading(rctx, doing, err)
 	}
 	d.mu.Lock()
-	d.found, d.ends = at, at.Seq
+	d.found, d.ends, d.start = at, at.Seq, at.Start
 	d.mu.Unlock()
 	p := pageOf(leader, at)
-	if after < at.Trimmed {
+	if after < at.Trimmed || len(seqs) == 0 || after >= at.Seq {
 		return p, nil
 	}
+	if entries[0] == nil {
+		// The entry lies in the key of an earlier one, if it is there.
+		if seqs, leader, at, entries, err = d.readAround(rctx, after); err != nil {
+			return store.Page{}, d.reading(rctx, doing, err)
+		}
+		if p = pageOf(leader, at); after < at.Trimmed {
+			return p, nil
+		}
+	}
+	return d.fill(ctx, p, after, limit, seqs, entries)
+}
+
+// readAround reads the key that the entry behind after lies in, as far as such a key
+// can begin before it.
+func (d *Driver) readAround(ctx context.Context, after uint64) (seqs []uint64, leader *api.KVPair, at versioned, entries []*api.KVPair, err error) {
+	for seq := max(after, packEntries) - packEntries + 1; seq <= after+1; seq++ {
+		seqs = append(seqs, seq)
+	}
+	if leader, at, entries, err = d.readAt(ctx, seqs); err != nil {
+		return nil, nil, at, nil, err
+	}
+	for i := len(seqs) - 1; i >= 0; i-- {
+		if entries[i] != nil {
+			return seqs[i : i+1], leader, at, entries[i : i+1], nil
+		}
+	}
+	return nil, leader, at, nil, nil
+}
+
+// fill adds to p the records after after, at most limit, that entries hold: the keys
+// of seqs, nil where there is none.
+func (d *Driver) fill(ctx context.Context, p store.Page, after uint64, limit int, seqs []uint64, entries []*api.KVPair) (store.Page, error) {
 	size := 0
 	for i, e := range entries {
-		if seqs[i] > at.Seq || e == nil {
-			break // what stands beyond the head is not an entry
+		next := seqs[i]
+		if n := len(p.Records); n > 0 {
+			next = p.Records[n-1].Seq + 1
 		}
-		r, chunks, err := decodeEntry(seqs[i], e)
+		if e == nil || seqs[i] < next {
+			continue // its entry lies in a key before; or there is none
+		}
+		if seqs[i] > next {
+			break
+		}
+		records, chunks, err := decodeEntry(seqs[i], e)
 		if err != nil {
 			return store.Page{}, err
 		}
-		n := len(r.Data)
 		if chunks != nil {
-			n = chunks.size
-		}
-		if size += n; size > pageBytes && len(p.Records) > 0 {
-			break
-		}
-		if chunks != nil {
-			switch r.Data, err = d.fetch(ctx, doing, seqs[i], chunks); {
+			if size+chunks.size > pageBytes && len(p.Records) > 0 {
+				break
+			}
+			switch records[0].Data, err = d.fetch(ctx, "read log", seqs[i], chunks); {
 			case errors.Is(err, errChunkMissing):
 				return d.trimmedSince(ctx, seqs[i], err)
 			case err != nil:
 				return store.Page{}, err
 			}
 		}
-		p.Records = append(p.Records, r)
+		for _, r := range records {
+			if r.Seq <= after {
+				continue
+			}
+			// What stands beyond the head is not an entry.
+			if size += len(r.Data); r.Seq > p.Head.Seq || len(p.Records) == limit || size > pageBytes && len(p.Records) > 0 {
+				return p, nil
+			}
+			p.Records = append(p.Records, r)
+		}
 	}
 	return p, nil
 }
 
-// expect gives how many entries to ask for: each key that is asked for costs Consul
-// and us the same whether it exists or not, so those that are known to, and one.
+// expect gives how many keys to ask for: each costs Consul and us the same whether it
+// exists or not, so those that may, and one.
 func (d *Driver) expect(after uint64, limit int) int {
 	n := min(max(limit, 0), txnOps-readOps)
 	d.mu.Lock()
@@ -289,7 +348,7 @@ func (d *Driver) expect(after uint64, limit int) int {
 	switch {
 	case d.ends == 0: // nothing was read yet
 		return n
-	case d.ends <= after:
+	case d.ends <= after, d.start == after+1:
 		return min(n, 1)
 	}
 	return int(min(uint64(n), d.ends-after))
@@ -452,7 +511,9 @@ func (d *Driver) Wait(ctx context.Context, after uint64) error {
 		}
 		if err == nil {
 			d.mu.Lock()
-			d.ends = max(d.ends, at.Seq)
+			if at.Seq > d.ends {
+				d.ends, d.start = at.Seq, at.Start
+			}
 			d.mu.Unlock()
 		}
 		return err == nil && at.Seq > after, err
@@ -501,11 +562,11 @@ func (d *Driver) dropEntries(l *lease, upTo uint64) error {
 		if err != nil {
 			return err
 		}
-		for _, k := range keys {
-			if k < before {
-				old = append(old, k)
-			}
+		n, behind := slices.BinarySearch(keys, before) // Consul sorts them
+		if tree == "log/" && !behind && n > 0 {
+			n-- // the last one holds entries beyond the mark, too
 		}
+		old = append(old, keys[:n]...)
 	}
 	for part := range slices.Chunk(old, txnOps-1) {
 		ctx, cancel, err := d.call(d.ctx, doing, d.cfg.Timeout)

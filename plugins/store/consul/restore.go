@@ -98,7 +98,7 @@ func (f *filling) Put(ctx context.Context, records []store.Record) error {
 		return err
 	}
 	defer cancel()
-	ops, err := f.d.entries(ctx, doing, store.Batch{Records: records})
+	ops, _, err := f.d.entries(ctx, doing, store.Batch{Records: records})
 	if err != nil {
 		return err
 	}
@@ -114,6 +114,6 @@ func (f *filling) Commit(ctx context.Context, trimmed uint64, to store.Position)
 	}
 	defer cancel()
 	next := f.before.head
-	next.Seq, next.Term, next.Trimmed, next.Lease = to.Seq, to.Term, trimmed, max(next.Lease, to.Term)
+	next.Seq, next.Term, next.Start, next.Trimmed, next.Lease = to.Seq, to.Term, 0, trimmed, max(next.Lease, to.Term)
 	return f.run(ctx, doing, []*api.TxnOp{f.d.casHead(next, f.before.index), kv(api.KVDelete, f.d.fillingKey())})
 }

@@ -95,7 +95,7 @@ func TestEditsInTheStoreAreRefused(t *testing.T) {
 	})
 	t.Run("entry", func(t *testing.T) {
 		d, _ := begin(t, "entry")
-		put("meshkit/entry/log/00000000000000000002", "x")
+		put("meshkit/entry/log/00000000000000000001", "x")
 		_, err := d.Read(bounded(t), 0, 10)
 		wantCode(t, err, fault.CodeCorrupt)
 	})
