@@ -10,7 +10,7 @@ import (
 // heapFloor is the heap, in bytes, below which the collector has nothing to do: a
 // small domain's hub would collect its few megabytes many times in a second while
 // it takes writes. Larger heaps are collected when they have doubled, as usual.
-const heapFloor = 64 << 20
+const heapFloor = 96 << 20
 
 // keepHeapFloor sets the collector anew after each of its cycles. GOGC in the
 // environment wins.
