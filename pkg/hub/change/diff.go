@@ -62,7 +62,14 @@ func (p *Prepared) Describe(nodes iter.Seq[view.Node]) *adminv1.PlanResponse {
 			d.Action = ActionUpdate
 			out.Updated++
 		}
-		Complete(d)
+		if p.Refused() { // after is not what the change leads to
+			Complete(d)
+		} else {
+			completeFields(d)
+			before, _ := p.before.Get(k)
+			after, _ := p.after.Get(k)
+			d.Effects = effects(k, before, after)
+		}
 		if budget -= len(d.Before) + len(d.After); budget < 0 {
 			d.Before, d.After, d.Fields = nil, nil, nil
 		}
@@ -99,10 +106,14 @@ func (p *Prepared) describeAgents(out *adminv1.PlanResponse, nodes iter.Seq[view
 // Complete fills in the fields and the effects of a diff from its Before and
 // After.
 func Complete(d *adminv1.ResourceDiff) {
+	completeFields(d)
+	d.Effects = effectsOfContent(KeyOf(d.GetKey()), d.GetBefore(), d.GetAfter())
+}
+
+func completeFields(d *adminv1.ResourceDiff) {
 	if d.GetAction() == ActionUpdate {
 		d.Fields = Fields(d.GetBefore(), d.GetAfter())
 	}
-	d.Effects = effects(KeyOf(d.GetKey()), d.GetBefore(), d.GetAfter())
 }
 
 // Fields lists what differs between two JSON documents, by path; at most 200

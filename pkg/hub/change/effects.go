@@ -19,14 +19,19 @@ import (
 // maxEffects bounds the sentences about one resource.
 const maxEffects = 20
 
-// effects says in words what going from before to after means to traffic; either
-// may be nil. Content that cannot be read has no effects to tell.
-func effects(k resource.Key, before, after []byte) []string {
+// effectsOfContent is effects for content. What cannot be read has no effects to tell.
+func effectsOfContent(k resource.Key, before, after []byte) []string {
 	a, okA := parse(before)
 	b, okB := parse(after)
 	if !okA || !okB {
 		return nil
 	}
+	return effects(k, a, b)
+}
+
+// effects says in words what going from a to b means to traffic; either may be the
+// zero Object: not there.
+func effects(k resource.Key, a, b kind.Object) []string {
 	var out []string
 	switch k.Kind {
 	case route.Kind:
