@@ -342,8 +342,16 @@ func (l *Log) EndsNotBefore(ctx context.Context, known Head) error {
 	return wentBack(known, p)
 }
 
+// emptiedRemedy is for a log of which nothing is left: there is no loss to accept, since
+// nothing is kept.
+const emptiedRemedy = "Remove nothing: the hubs' directories hold the domain's keys, and hubs that still run hold what was lost. Put the store back from its newest snapshot; or stop all hubs and fill it from a backup: `meshhub restore --from BACKUP --data DIR`. See docs/runbooks/consul.md, \"The log is gone\"."
+
 // wentBack holds the end of the log against an entry that it had.
 func wentBack(known Head, p Page) error {
+	if p.Head.Seq == 0 && known.Seq > 0 {
+		return fault.New(fault.CodeLogWentBack, "the log went back to nothing: it is empty, after it had entry %d of term %d", known.Seq, known.Term).
+			WithRemedy("%s", emptiedRemedy)
+	}
 	if p.Head.Seq < known.Seq || p.Head.Seq == known.Seq && p.Head.Term != known.Term {
 		return fault.New(fault.CodeLogWentBack, "the log went back: it ends at entry %d of term %d, after it had entry %d of term %d", p.Head.Seq, p.Head.Term, known.Seq, known.Term)
 	}

@@ -26,7 +26,8 @@ type Loss struct {
 }
 
 // FindLoss holds a log against what this hub has seen, if that is known, and
-// against the alarms of others.
+// against the alarms of others. CodeLogWentBack: nothing at all is left of the log, so
+// there is no loss that could be accepted.
 func FindLoss(ctx context.Context, l *store.Log, own *store.Mark) (Loss, error) {
 	marks, err := l.Alarms(ctx)
 	if err != nil {
@@ -40,8 +41,13 @@ func FindLoss(ctx context.Context, l *store.Log, own *store.Mark) (Loss, error) 
 	if out.Kept, err = Fold(ctx, l); err != nil {
 		return Loss{}, err
 	}
+	if out.Kept.Seq() == 0 && len(marks) == 0 {
+		return Loss{}, fault.New(fault.CodeInitIncomplete, "the log is empty, and nothing tells that it ever was not")
+	}
 	for _, m := range marks {
 		switch err := lost(ctx, l, out.Kept, m); {
+		case wentBack(err) && out.Kept.Seq() == 0:
+			return Loss{}, err // nothing is kept to go on from
 		case wentBack(err):
 			out.Seen = append(out.Seen, m)
 			out.Seq, out.Term = max(out.Seq, m.Seq), max(out.Term, m.Term)
@@ -69,6 +75,9 @@ func Accept(ctx context.Context, l *store.Log, holder store.Holder, author, reas
 	if err != nil {
 		return fault.New(fault.CodeInternal, "encode a %s: %w", state.KindLossAccepted, err)
 	}
+	if loss.Kept.Seq() == 0 {
+		return fault.New(fault.CodeLogWentBack, "accept the loss: the log is empty, and nothing is left to go on from")
+	}
 	if now.Before(loss.Kept.Time()) {
 		now = loss.Kept.Time()
 	}
@@ -81,6 +90,9 @@ func Accept(ctx context.Context, l *store.Log, holder store.Holder, author, reas
 	fill := func(next store.Position) (store.Draft, error) {
 		if next.Seq > upTo {
 			return store.Draft{}, errFilled
+		}
+		if next.Seq <= loss.Kept.Seq() {
+			return store.Draft{}, fault.New(fault.CodeLossNotAsStated, "accept the loss: the log is at entry %d now, and was at entry %d", next.Seq-1, loss.Kept.Seq())
 		}
 		return store.Draft{Kind: state.KindLossAccepted, Author: author, Origin: "meshhub store accept", Time: now, Payload: payload}, nil
 	}

@@ -252,8 +252,8 @@ func (r *Replica) Away() error {
 // froze it.
 func frozenError(cause error) error {
 	err := fault.New(fault.CodeReadOnly, "this hub serves the last good state, read-only: %w", cause)
-	if e, ok := fault.Lookup(fault.CodeOf(cause)); ok && wentBack(cause) {
-		return err.WithRemedy("%s", e.Remedy)
+	if wentBack(cause) {
+		return err.WithRemedy("%s", fault.RemedyOf(cause))
 	}
 	return err
 }

@@ -137,6 +137,9 @@ func (r *Replica) load(ctx context.Context, l *store.Log) error {
 		return err
 	}
 	if s.Seq() == 0 {
+		if err := r.checkSeen(ctx, l); err != nil {
+			return err // it was not always empty
+		}
 		return fault.New(fault.CodeInitIncomplete, "the log is empty: `meshhub init` has not completed")
 	}
 	if r.opt.Domain != "" && s.Domain() != r.opt.Domain {

@@ -55,14 +55,15 @@ func lost(ctx context.Context, l *store.Log, s *state.State, seen store.Mark) er
 	}
 	err := l.Holds(ctx, h)
 	if wentBack(err) {
-		return fault.New(fault.CodeLogWentBack, "hub %s has seen entry %d of term %d: %w", seen.Hub, h.Seq, h.Term, err)
+		return fault.New(fault.CodeLogWentBack, "hub %s has seen entry %d of term %d: %w", seen.Hub, h.Seq, h.Term, err).
+			WithRemedy("%s", fault.RemedyOf(err))
 	}
 	return err
 }
 
-// checkStart holds the log that was just read against what this hub has seen
-// before it was started.
-func (r *Replica) checkStart(ctx context.Context, l *store.Log) error {
+// checkSeen holds the log that was just read against what this hub has seen before it
+// was started, and against the alarms of others.
+func (r *Replica) checkSeen(ctx context.Context, l *store.Log) error {
 	s := r.current.Load().State
 	r.mu.Lock()
 	position := r.position
@@ -76,7 +77,12 @@ func (r *Replica) checkStart(ctx context.Context, l *store.Log) error {
 			return err
 		}
 	}
-	if err := r.checkAlarms(ctx, l); err != nil {
+	return r.checkAlarms(ctx, l)
+}
+
+// checkStart is checkSeen, from which on the position is kept.
+func (r *Replica) checkStart(ctx context.Context, l *store.Log) error {
+	if err := r.checkSeen(ctx, l); err != nil {
 		return err
 	}
 	r.mu.Lock()

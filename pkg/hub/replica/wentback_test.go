@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/state"
 	"github.com/meshkit/meshkit/pkg/store"
 	"github.com/meshkit/meshkit/pkg/store/memstore"
 )
@@ -261,5 +263,46 @@ func TestADamagedPositionEndsTheStart(t *testing.T) {
 	}
 	if err := ends(t, opt); !errors.Is(err, fault.CodeCorrupt) {
 		t.Errorf("a damaged position gave %v", err)
+	}
+}
+
+// TestAnEmptiedLogIsNotTakenForANewOne deletes everything from under a hub that runs and
+// one that starts: both say that the log is gone and how it is filled again, and the loss
+// cannot be accepted, which would leave a log that begins with no domain.
+func TestAnEmptiedLogIsNotTakenForANewOne(t *testing.T) {
+	s, dir := domain(t), t.TempDir()
+	a, opt := start(t, hubOptions(s, "a", dir)), hubOptions(s, "b", dir)
+	ctx, cancel := context.WithCancel(t.Context())
+	b, ended := New(opt), make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	within(t, b.Ready(), "the hub is not ready")
+	writes(t, 3, a, b)
+	seen := caughtUp(t, a, b)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	s.Restore(memstore.New(memstore.Options{}).Copy())
+	await(t, "the alarm of the hub that runs", a.WentBack)
+	tells := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, fault.CodeLogWentBack) || !strings.Contains(err.Error(), "went back to nothing") || !strings.Contains(fault.RemedyOf(err), "meshhub restore") {
+			t.Errorf("%s: %v; fix: %s", what, err, fault.RemedyOf(err))
+		}
+	}
+	tells("health of the hub that runs", a.Health())
+	tells("a hub that starts", ends(t, opt))
+	own, found, err := ReadPosition(opt.PositionFile)
+	if err != nil || !found || own.Seq < seen {
+		t.Fatalf("the position is %+v, %v, after entry %d", own, err, seen)
+	}
+	l := openLog(t, s)
+	_, err = FindLoss(t.Context(), l, &own)
+	tells("accept", err)
+	if err := Accept(t.Context(), l, store.Holder{Name: "operator"}, "spiffe://d/hub/h", "why", Loss{Kept: state.New(), Seq: seen, Term: 9}, time.Now()); err == nil {
+		t.Error("the loss of everything was accepted")
+	}
+	if end, err := l.End(t.Context()); err != nil || end > 0 {
+		t.Errorf("the empty log ends at %d now, %v", end, err)
 	}
 }
