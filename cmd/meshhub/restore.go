@@ -21,6 +21,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/identity"
+	"github.com/meshkit/meshkit/pkg/store"
 	"github.com/meshkit/meshkit/pkg/trust"
 	"github.com/meshkit/meshkit/plugins/builtin"
 )
@@ -236,7 +237,7 @@ func (o *restoreOptions) evidence(ctx context.Context, c config, to target, v ba
 		}
 	}
 	if to.url != "" {
-		if err := e.alarms(ctx, c.Domain, to, v); err != nil {
+		if err := e.newStore(ctx, c.Domain, to, v); err != nil {
 			return e, err
 		}
 	}
@@ -267,12 +268,7 @@ func (e *evidence) oldStore(ctx context.Context, c config, v backup.Verified) (e
 		return nil
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	holder, term, err := l.Leader(ctx)
-	switch {
-	case err == nil:
-		return fault.New(fault.CodeStoreLocked, "hub %s leads on the store %s in term %d, which is to be left", holder.Name, old, term).
-			WithRemedy("Stop all hubs of the domain, then run it again; a hub that was killed counts for some seconds more.")
-	case !errors.Is(err, fault.CodeNoLeader):
+	if err := unused(ctx, l, old, "left"); err != nil {
 		return err
 	}
 	head, err := l.Head(ctx)
@@ -283,13 +279,32 @@ func (e *evidence) oldStore(ctx context.Context, c config, v backup.Verified) (e
 	return nil
 }
 
-// alarms looks for hubs that told of more, in a store that lost its log.
-func (e *evidence) alarms(ctx context.Context, domain string, to target, v backup.Verified) (err error) {
+// unused refuses a store on which a hub leads; done is what is to be done with it.
+func unused(ctx context.Context, in interface {
+	Leader(context.Context) (store.Holder, uint64, error)
+}, t target, done string) error {
+	holder, term, err := in.Leader(ctx)
+	switch {
+	case err == nil:
+		return fault.New(fault.CodeStoreLocked, "hub %s leads on the store %s in term %d, which is to be %s", holder.Name, t, term, done).
+			WithRemedy("Stop all hubs of the domain, then run it again; a hub that was killed counts for some seconds more.")
+	case errors.Is(err, fault.CodeNoLeader), errors.Is(err, fault.CodeRestoreUnfinished):
+		return nil
+	}
+	return err
+}
+
+// newStore looks at the store that is to be filled: no hub may lead on it, and in one
+// that lost its log, hubs may have told of more.
+func (e *evidence) newStore(ctx context.Context, domain string, to target, v backup.Verified) (err error) {
 	r, err := builtin.RestoreLog(to.driver, domain, to.options(false))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
+	if err := unused(ctx, r, to, "filled"); err != nil {
+		return err
+	}
 	marks, err := r.Alarms(ctx)
 	for _, m := range marks {
 		e.add(v, "hub "+m.Hub+" has seen", m.Seq, m.Term)
@@ -336,9 +351,13 @@ func fill(ctx context.Context, domain string, to target, in io.Reader, v backup.
 	defer func() { err = errors.Join(err, r.Close()) }()
 	err = backup.Fill(ctx, r, in, v, p)
 	if errors.Is(err, fault.CodeRestoreNotEmpty) {
-		remedy := "Name a store that is empty with --store, like the same Consul with another prefix. Or delete the keys under the prefix, once you have saved them: `consul kv export PREFIX/ > old.json`, then `consul kv delete -recurse PREFIX/`."
-		if to.url == "" {
-			remedy = fmt.Sprintf("Move it away, and run it again: mv %s %s.old", to.path, to.path)
+		remedy := fmt.Sprintf("Move it away, and run it again: mv %s %s.old", to.path, to.path)
+		if to.url != "" {
+			keys, kerr := builtin.StoreKeys(to.url, domain)
+			if kerr != nil {
+				return errors.Join(err, kerr)
+			}
+			remedy = fmt.Sprintf("Name a store that is empty with --store, like the same Consul with another prefix. Or delete the keys of this domain, and no others, once you have saved them: `consul kv export %[1]s > old.json`, then `consul kv delete -recurse %[1]s`.", keys)
 		}
 		return fault.New(fault.CodeRestoreNotEmpty, "restore into %s: %w", to, err).WithRemedy("%s", remedy)
 	}

@@ -102,6 +102,9 @@ func (r *Restoration) Begin(ctx context.Context) error {
 // it did not hold any more. They stay.
 func (r *Restoration) Alarms(ctx context.Context) ([]Mark, error) { return r.log.Alarms(ctx) }
 
+// Leader tells who holds the lease of the log that is in the store, as Log's does.
+func (r *Restoration) Leader(ctx context.Context) (Holder, uint64, error) { return r.log.Leader(ctx) }
+
 // Add appends an entry of the backup. The first one may have any sequence number:
 // those before it count as trimmed. CodeChainBroken if a later one does not continue
 // the chain.

@@ -64,6 +64,17 @@ func StoreDriver(value, dir string) (driver, url string, err error) {
 	return "", "", fault.New(fault.CodeConfig, "store %q is neither bolt nor a consul:// URL", value)
 }
 
+// StoreKeys gives the path under which a domain's keys lie in the store of a URL, with
+// a slash at its end.
+func StoreKeys(url, domain string) (string, error) {
+	c, err := consul.ParseURL(url)
+	if err != nil {
+		return "", err
+	}
+	c.Domain = domain
+	return c.Root(), nil
+}
+
 // OpenLog opens a domain's log in the store that the named driver reaches.
 // Closing the log closes all that was opened for it.
 func OpenLog(ctx context.Context, driver, domain string, opt StoreOptions) (*store.Log, error) {

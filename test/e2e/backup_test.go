@@ -222,4 +222,9 @@ func TestABackupThatCannotBeBelievedChangesNothing(t *testing.T) {
 	})
 	applyProbe(t, c, "10.9.0.3:80")
 	wantGrowingActivations(t, agent)
+
+	// The store that the hub uses now is not filled again.
+	wantRefused(t, restore(file), cliutil.ExitError, fault.CodeStoreLocked, "leads on the store", "Stop all hubs")
+	stop(t, hub)
+	wantRefused(t, restore(file, "--accept-loss"), cliutil.ExitError, fault.CodeRestoreNotEmpty, "consul kv delete -recurse meshkit/eu-west/")
 }

@@ -36,6 +36,7 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -77,6 +78,11 @@ type Config struct {
 	CheckListen string
 	// Timeout of one request that Consul should answer at once; 0 means 3 s.
 	Timeout time.Duration
+}
+
+// Root is the path of the domain's keys, with a slash at its end.
+func (c Config) Root() string {
+	return cmp.Or(strings.Trim(c.Prefix, "/"), "meshkit") + "/" + c.Domain + "/"
 }
 
 // TLS names the files of a TLS connection to the agent.
@@ -124,10 +130,6 @@ func Open(cfg Config) (*Driver, error) {
 	if cfg.Domain == "" || cfg.Address == "" {
 		return nil, fault.New(fault.CodeConfig, "open Consul store: an address and a domain are needed")
 	}
-	cfg.Prefix = strings.Trim(cfg.Prefix, "/")
-	if cfg.Prefix == "" {
-		cfg.Prefix = "meshkit"
-	}
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 3 * time.Second
 	}
@@ -165,7 +167,7 @@ func Open(cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, fault.New(fault.CodeConfig, "open Consul store: %w", err)
 	}
-	d := &Driver{cfg: cfg, client: client, http: c.HttpClient, root: cfg.Prefix + "/" + cfg.Domain + "/"}
+	d := &Driver{cfg: cfg, client: client, http: c.HttpClient, root: cfg.Root()}
 	d.alive = func(context.Context) error { return nil }
 	d.onCampaign = func(error) {}
 	d.ctx, d.close = context.WithCancelCause(context.Background())
