@@ -21,6 +21,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/identity"
+	"github.com/meshkit/meshkit/pkg/state"
 	"github.com/meshkit/meshkit/pkg/store"
 	"github.com/meshkit/meshkit/pkg/trust"
 	"github.com/meshkit/meshkit/plugins/builtin"
@@ -445,6 +446,16 @@ func withStore(text, section string) string {
 	return out.String()
 }
 
+// alone tells whether a domain has no other hub.
+func alone(s *state.State, hub string) bool {
+	for h := range s.Hubs() {
+		if h.GetHub() != hub {
+			return false
+		}
+	}
+	return true
+}
+
 // tell says what was done and what comes next.
 func (o *restoreOptions) tell(out io.Writer, c config, to target, v backup.Verified, p backup.Plan, e evidence) {
 	made := v.Backup.GetCreatedAt().AsTime().UTC().Format(time.RFC3339)
@@ -464,7 +475,12 @@ func (o *restoreOptions) tell(out io.Writer, c config, to target, v backup.Verif
 		fmt.Fprintf(out, "%s names the new store; the old one is as it was.\n", filepath.Join(o.data, configName))
 	}
 	fmt.Fprintf(out, "\nNext:\n  meshhub run --config %s\n", filepath.Join(o.data, configName))
-	if to.url != "" && to.other {
-		fmt.Fprintf(out, "Other hubs of the domain need the same store in their meshhub.yaml: store.driver %s, store.url %q.\n", to.driver, to.url)
+	switch {
+	case !to.other:
+	case to.url == "" && alone(v.State, c.Name):
+	case to.url != "":
+		fmt.Fprintf(out, "Other hubs of the domain need the same store in their meshhub.yaml: store.driver %s, store.url %q. Do not start them before.\n", to.driver, to.url)
+	default:
+		fmt.Fprintf(out, "Other hubs of the domain cannot use this store, and must not be started again with the old one: they would go on with another log (MK6067). Drop them with `meshctl key drop HUB`, or move the domain to a store that all reach.\n")
 	}
 }

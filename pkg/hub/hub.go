@@ -387,6 +387,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	core.Go("views", h.views.Run)
 	core.Go("upkeep", h.upkeep)
 	core.Go("drain", h.followDrain)
+	core.Go("split", h.followSplit)
 	core.Go("leadership", h.relay.tracker.Run)
 	h.serving.Store(true)
 

@@ -208,6 +208,12 @@ func (h *Hub) observe(dist *distribution.Metrics) {
 			}
 			return 0
 		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "meshkit_ring_split", Help: "1 while another hub leads the domain on a log that this hub's store does not have."}, func() float64 {
+			if errors.Is(h.replica.Health(), fault.CodeRingSplit) {
+				return 1
+			}
+			return 0
+		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "meshkit_log_position_failing", Help: "1 while this hub cannot save how far it has followed a shared log."}, func() float64 {
 			if h.replica.PositionFailed() != nil {
 				return 1

@@ -228,3 +228,33 @@ func TestABackupThatCannotBeBelievedChangesNothing(t *testing.T) {
 	stop(t, hub)
 	wantRefused(t, restore(file, "--accept-loss"), cliutil.ExitError, fault.CodeRestoreNotEmpty, "consul kv delete -recurse meshkit/eu-west/")
 }
+
+// TestAHubThatIsLeftOnTheOldStoreWritesNothing restores a ring's domain into another
+// store on one hub, and starts the other with its old configuration.
+func TestAHubThatIsLeftOnTheOldStoreWritesNothing(t *testing.T) {
+	t.Parallel()
+	c := harness.New(t)
+	url := "consul://" + consultest.Start(t, c.Path("consul"), consultest.Options{}).Servers[0].HTTP + "/meshkit"
+	ring := c.NewRing("eu-west", url, url)
+	applyProbe(t, c, "10.9.0.1:80")
+	file := c.Path("backup.mk")
+	c.Ctl("store", "export", "-o", file)
+	stop(t, ring[1])
+	stop(t, ring[0])
+	out := c.Must("meshhub", "restore", "--data", ring[0].Data, "--from", file, "--store", "bolt", "--accept-loss")
+	wantContains(t, "restore", out, "Other hubs", string(fault.CodeRingSplit))
+	ring[0].Start()
+	ring[1].Start()
+	if err := harness.Poll(harness.Patience, func() (bool, error) {
+		p := problems(t, c)
+		return strings.Contains(p["hub2"], "the ring is split") && p["hub1"] == "", nil
+	}); err != nil {
+		t.Fatalf("%v; get hubs says %q", err, problems(t, c))
+	}
+	path := c.Path("probe.yaml")
+	if err := os.WriteFile(path, []byte(clusterYAML("probe", "10.9.0.2:80")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, c.Run("meshctl", "--hub", ring[1].Address, "apply", "-f", path), cliutil.ExitError, fault.CodeRingSplit, "store.url")
+	applyProbe(t, c, "10.9.0.3:80")
+}

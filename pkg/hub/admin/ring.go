@@ -76,20 +76,23 @@ func (s *Fleet) agentElsewhere(ctx context.Context, mine *adminv1.GetAgentRespon
 	return best
 }
 
+// AskHub asks another hub about itself.
+func AskHub(ctx context.Context, conn *grpc.ClientConn) (*adminv1.Hub, error) {
+	resp, err := adminv1.NewFleetServiceClient(conn).ListHubs(ctx, &adminv1.ListHubsRequest{Local: true})
+	if err != nil {
+		return nil, err
+	}
+	if len(resp.GetHubs()) != 1 {
+		return nil, fault.New(fault.CodeInternal, "it lists %d hubs as itself", len(resp.GetHubs()))
+	}
+	return resp.GetHubs()[0], nil
+}
+
 // hubsElsewhere asks the other hubs about themselves. One that does not answer is
 // listed with what the log knows of it.
 func (s *Fleet) hubsElsewhere(ctx context.Context) []*adminv1.Hub {
 	var out []*adminv1.Hub
-	for _, a := range peers.Ask(ctx, s.Peers, func(ctx context.Context, conn *grpc.ClientConn) (*adminv1.Hub, error) {
-		resp, err := adminv1.NewFleetServiceClient(conn).ListHubs(ctx, &adminv1.ListHubsRequest{Local: true})
-		if err != nil {
-			return nil, err
-		}
-		if len(resp.GetHubs()) != 1 {
-			return nil, fault.New(fault.CodeInternal, "it lists %d hubs as itself", len(resp.GetHubs()))
-		}
-		return resp.GetHubs()[0], nil
-	}) {
+	for _, a := range peers.Ask(ctx, s.Peers, AskHub) {
 		h := a.Value
 		if a.Err != nil {
 			h = &adminv1.Hub{Name: a.Peer.Hub, Address: a.Peer.Address, Problem: "does not answer: " + wire.DialReason(a.Err.Error())}

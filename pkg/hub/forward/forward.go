@@ -255,7 +255,7 @@ func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInf
 		}
 		// A leader that cannot use its store may lose the lease to one that can; without
 		// a store of its own this hub would not learn of that one.
-		noStore := errors.Is(err, fault.CodeReadOnly) || errors.Is(err, fault.CodeStoreUnavailable)
+		noStore := errors.Is(err, fault.CodeReadOnly) || errors.Is(err, fault.CodeStoreUnavailable) || errors.Is(err, fault.CodeRingSplit)
 		if noStore && time.Since(started) > storePatience {
 			return nil, doubt.about(err)
 		}

@@ -13,8 +13,11 @@ import (
 // cannot be read (fault.CodeReadOnly), when the replica is frozen, or with ctx.
 func (r *Replica) Barrier(ctx context.Context) error {
 	r.mu.Lock()
-	l, frozen := r.logOpen, r.frozen
+	l, frozen, split := r.logOpen, r.frozen, r.split
 	r.mu.Unlock()
+	if split != nil && frozen == nil {
+		return split // what the store had is not what the domain has
+	}
 	if frozen != nil || l == nil {
 		if err := r.Health(); err != nil {
 			return err

@@ -213,10 +213,13 @@ func (r *Replica) awaitTenure(ctx context.Context) (*store.Tenure, error) {
 	before := r.leads()
 	for {
 		r.mu.Lock()
-		tenure, moved, changed, frozen, trouble := r.tenure, r.tenureMove, r.changed, r.frozen, r.trouble
+		tenure, moved, changed, frozen, split, trouble := r.tenure, r.tenureMove, r.changed, r.frozen, r.split, r.trouble
 		r.mu.Unlock()
 		if frozen != nil {
 			return nil, frozenError(frozen)
+		}
+		if split != nil {
+			return nil, split
 		}
 		if tenure != nil {
 			return tenure, nil

@@ -117,6 +117,9 @@ type Replica struct {
 	// and replaced when it changes.
 	heldUntil time.Time
 	holdMove  chan struct{}
+	// split is why this hub leaves the domain to one that leads on another log; see
+	// Split.
+	split error
 	// snapshotFailed is why the last snapshot was not saved, nil if it was;
 	// snapshotAfter is when the next may be tried.
 	snapshotFailed error
@@ -240,6 +243,8 @@ func (r *Replica) Away() error {
 	switch {
 	case r.frozen != nil:
 		return frozenError(r.frozen)
+	case r.split != nil:
+		return r.split
 	case r.trouble != nil:
 		return fault.New(fault.CodeReadOnly, "the store cannot be used: %w", r.trouble)
 	case !r.isReady():
@@ -259,8 +264,8 @@ func frozenError(cause error) error {
 }
 
 // Frozen tells whether the replica stopped until people, or a log that is whole
-// again, let it go on.
-func (r *Replica) Frozen() bool { return r.isFrozen() }
+// again, let it go on; or a ring that is split no more.
+func (r *Replica) Frozen() bool { return r.isFrozen() || r.splitBy() != nil }
 
 // SnapshotFailed tells why the last snapshot of this hub was not saved, or nil.
 // The hub goes on writing meanwhile, and the log grows.

@@ -10,9 +10,10 @@ import (
 	"github.com/meshkit/meshkit/pkg/store"
 )
 
-// A hub leaves the lease to others in two cases: it was asked to for a while
-// (Hold), so that a certain other one gets it; or an operator has drained it, or it
-// is to stand aside (Options.Aside), which is the same here. A drained hub leads all the same when nobody else does for some time: a domain
+// A hub leaves the lease to others in three cases: it was asked to for a while
+// (Hold), so that a certain other one gets it; another hub leads on another log
+// (Split); or an operator has drained it, or it is to stand aside (Options.Aside),
+// which is the same here. A drained hub leads all the same when nobody else does for some time: a domain
 // whose other hubs are all lost must not stop because of a decision that was made
 // when they were not.
 
@@ -35,6 +36,33 @@ func (r *Replica) Hold(d time.Duration) {
 	r.holdMove = make(chan struct{})
 }
 
+// Split has this hub write nothing, for err: another one leads the domain on a log that
+// is not this hub's. It resigns, does not campaign, and answers writes with err. nil
+// ends it.
+func (r *Replica) Split(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was := r.split
+	r.split = err
+	switch {
+	case err != nil && was == nil:
+		r.log.Error("the ring is split; this hub is read-only", "err", err)
+	case err == nil && was != nil:
+		r.log.Info("the ring is split no more")
+	default:
+		return
+	}
+	close(r.holdMove)
+	r.holdMove = make(chan struct{})
+}
+
+// splitBy tells why this hub leaves the domain to another log, or nil.
+func (r *Replica) splitBy() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.split
+}
+
 // held tells for how long this hub leaves the lease to others, and gives a channel
 // that is closed when that changes.
 func (r *Replica) held() (time.Duration, <-chan struct{}) {
@@ -55,7 +83,7 @@ func (r *Replica) drained() bool {
 // although it is drained, it may lead.
 func (r *Replica) notOurTurn(willing bool) bool {
 	d, _ := r.held()
-	return d > 0 || (r.drained() && !willing)
+	return d > 0 || r.splitBy() != nil || (r.drained() && !willing)
 }
 
 // awaitTurn blocks until this hub may campaign. willing: it is drained, and nobody
@@ -75,6 +103,12 @@ func (r *Replica) awaitTurn(ctx context.Context, l *store.Log) (willing bool, er
 			case <-ctx.Done():
 			}
 			wait.Stop()
+		case r.splitBy() != nil:
+			free = time.Time{}
+			select {
+			case <-moved:
+			case <-ctx.Done():
+			}
 		case !r.drained():
 			return false, nil
 		default:

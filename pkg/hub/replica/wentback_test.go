@@ -306,3 +306,32 @@ func TestAnEmptiedLogIsNotTakenForANewOne(t *testing.T) {
 		t.Errorf("the empty log ends at %d now, %v", end, err)
 	}
 }
+
+// TestASplitHubWritesNothing has the hub that leads told of another log: it resigns,
+// refuses at once, and leads again when that is over.
+func TestASplitHubWritesNothing(t *testing.T) {
+	s := domain(t)
+	a := start(t, hubOptions(s, "a", ""))
+	writes(t, 1, a)
+	a.Split(fault.New(fault.CodeRingSplit, "another hub leads elsewhere"))
+	began := time.Now()
+	_, err := a.Propose(t.Context(), func(*Current, time.Time) (Proposal, error) { panic("a split hub proposes") })
+	if !errors.Is(err, fault.CodeRingSplit) || time.Since(began) > 2*time.Second {
+		t.Errorf("a write gave %v after %v", err, time.Since(began))
+	}
+	await(t, "the end of the lead", func() bool { _, leads := a.Leading(); return !leads })
+	for what, err := range map[string]error{"health": a.Health(), "a read": a.Barrier(t.Context())} {
+		if !errors.Is(err, fault.CodeRingSplit) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	b := start(t, hubOptions(s, "b", ""))
+	writes(t, 1, b) // the lease is free
+	caughtUp(t, a, b)
+	a.Split(nil)
+	s.Expire()
+	writes(t, 1, a, b)
+	if err := a.Health(); err != nil {
+		t.Errorf("after it is over: %v", err)
+	}
+}
