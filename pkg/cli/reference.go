@@ -81,7 +81,9 @@ Findings in files say where, in the form that editors jump to:
 ` + "`-o table`" + ` (the default) and ` + "`wide`" + ` are for people. The others are stable:
 
 - ` + "`json`, `yaml`" + `: one named thing is an object, a list is ` + "`{\"items\": […]}`" + `. Resources are printed as they stand in files (a list in YAML as documents, so that it can be applied),
-  with generation, resourceVersion, createdAt and updatedAt added to metadata (apply reads past these). Everything else has
+  with generation, resourceVersion, createdAt and updatedAt added to metadata. Apply reads past these but resourceVersion: it refuses
+  a resource that was changed since it was printed (MK6006). To apply a file whatever happened since, as after a loss, take that
+  out: ` + "`grep -v '^  resourceVersion: ' FILE > NEWFILE`" + ` does so in YAML. Everything else has
   the fields of the admin API (meshkit.admin.v1) in lowerCamelCase: every field is present, absent objects are null, numbers
   are numbers, times RFC 3339, durations like "1.5s", enums their last word in lower case ("active"), digests hex, other
   bytes base64.

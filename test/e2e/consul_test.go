@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
+	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/plugins/store/consul/consultest"
 	"github.com/meshkit/meshkit/test/harness"
@@ -142,6 +144,7 @@ func TestAConsulSnapshotRestoredTakesNobodyBack(t *testing.T) {
 	for _, h := range ring {
 		wantContains(t, h.Name+"'s log", c.Log(h.Name), "level=ERROR", "went back")
 	}
+	saved := c.Ctl("get", "all", "-A", "-o", "yaml")
 	began := time.Now()
 	r := apply("10.9.0.99:80")
 	wantRefused(t, r, r.Code, fault.CodeReadOnly, "went back", "meshhub store accept")
@@ -179,6 +182,22 @@ func TestAConsulSnapshotRestoredTakesNobodyBack(t *testing.T) {
 	if now.active().Epoch <= was.Highest.Epoch || now.active().Version <= lost {
 		t.Errorf("the agent went from %+v to %+v, which is not above all that was seen", was.Highest, now.active())
 	}
+	neverBack(t, agent)
+
+	// What was saved is brought back, as the runbook has it.
+	bring := func(text string) harness.Result {
+		t.Helper()
+		path := c.Path("again.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return c.Run("meshctl", "apply", "-f", path)
+	}
+	wantRefused(t, bring(saved), cliutil.ExitBaseMoved, fault.CodeBaseMoved, "grep -v '^  resourceVersion: '")
+	if r := bring(regexp.MustCompile(`(?m)^  resourceVersion: .*\n`).ReplaceAllString(saved, "")); r.Code != 0 {
+		t.Fatalf("what was saved is not taken back: exit %d\n%s", r.Code, r.Stderr)
+	}
+	awaitContent(t, c, agent, "10.9.0.4:80")
 	neverBack(t, agent)
 	if again := c.Must("meshhub", "store", "accept", "--config", config(ring[0])); !strings.Contains(again, "nothing to accept") {
 		t.Errorf("after that, accept says %q", again)

@@ -240,7 +240,7 @@ func (in *Input) stale(err error) error {
 		return err
 	}
 	return fault.New(fault.CodeBaseMoved, "%s", err).
-		WithRemedy("get it again (`meshctl get KIND NAME -o yaml`) and repeat the edit, or take metadata.resourceVersion out of the file to apply it regardless")
+		WithRemedy("get it again (`meshctl get KIND NAME -o yaml`) and repeat the edit, or take metadata.resourceVersion out of the file to apply it regardless: grep -v '^  resourceVersion: ' FILE > NEWFILE")
 }
 
 // refusedByValidation tells whether the hub has findings to explain err.

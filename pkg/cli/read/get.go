@@ -36,7 +36,8 @@ func NewGet(app *cliutil.App) *cobra.Command {
 or agents, hubs, domains, tokens, or all (every resource).
 
 -o json and yaml print one named thing as an object and a list as {"items": […]}, but a list of resources in YAML as
-documents: what get -o yaml prints of resources can be edited and applied again. -o jsonpath= takes an RFC 9535 expression and prints each match on a line.
+documents: what get -o yaml prints of resources can be edited and applied again. Apply refuses it for a resource that was changed
+meanwhile, by its metadata.resourceVersion; without that field it applies the file regardless. -o jsonpath= takes an RFC 9535 expression and prints each match on a line.
 With --watch, changes follow as they happen.`,
 		Example: `  meshctl get routes
   meshctl get agents -o wide -l region=eu
