@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"fmt"
 	"maps"
 	"net"
 	"net/url"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/meshkit/meshkit/pkg/fault"
 )
@@ -30,7 +33,7 @@ const httpsPort = "8501"
 // There is no parameter for the token itself: URLs end up in process lists.
 func ParseURL(raw string) (Config, error) {
 	bad := func(why string, args ...any) (Config, error) {
-		return Config{}, fault.New(fault.CodeConfig, "store "+strconv.Quote(raw)+": "+why, args...).
+		return Config{}, fault.New(fault.CodeConfig, "store %q: %w", raw, fmt.Errorf(why, args...)).
 			WithRemedy("Write it as consul://HOST:PORT/PREFIX?dc=NAME&token-file=PATH.")
 	}
 	u, err := url.Parse(raw)
@@ -49,9 +52,9 @@ func ParseURL(raw string) (Config, error) {
 	if u.Fragment != "" {
 		return bad("it has a fragment")
 	}
-	c := Config{Address: net.JoinHostPort(u.Hostname(), u.Port()), Prefix: strings.Trim(u.Path, "/")}
-	if strings.Contains(c.Prefix, "//") {
-		return bad("its prefix has an empty part")
+	c := Config{Address: net.JoinHostPort(u.Hostname(), u.Port()), Prefix: strings.TrimSuffix(strings.TrimPrefix(u.Path, "/"), "/")}
+	if why := prefixProblem(c.Prefix); why != "" {
+		return bad("its prefix %q %s", c.Prefix, why)
 	}
 	var tls TLS
 	settings := map[string]*string{
@@ -88,6 +91,26 @@ func ParseURL(raw string) (Config, error) {
 		return bad("tls=false, but there are settings for TLS")
 	}
 	return c, nil
+}
+
+// prefixProblem says why a prefix cannot be used; "" if it can. Consul's client takes
+// some parts of a key for steps in a path, so that they would lead out of the prefix.
+func prefixProblem(prefix string) string {
+	if prefix == "" {
+		return ""
+	}
+	if !utf8.ValidString(prefix) || strings.ContainsFunc(prefix, unicode.IsControl) {
+		return "has control characters, or bytes that are not UTF-8"
+	}
+	for part := range strings.SplitSeq(prefix, "/") {
+		switch part {
+		case "":
+			return "has an empty part"
+		case ".", "..":
+			return fmt.Sprintf("has the part %q", part)
+		}
+	}
+	return ""
 }
 
 // Absolute gives the URL with the paths of its files made absolute against dir.

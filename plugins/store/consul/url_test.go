@@ -1,0 +1,27 @@
+package consul
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/meshkit/meshkit/pkg/fault"
+)
+
+func TestAPrefixThatLeadsElsewhereIsRefused(t *testing.T) {
+	for prefix, says := range map[string]string{
+		"a/../b": `part ".."`, "..": `part ".."`, "a/./b": `part "."`, "a//b": "empty part", "/a": "empty part", "a//": "empty part",
+		"a%2F..%2Fb": `part ".."`, "a%0ab": "control characters", "a%00": "control characters", "%ff": "not UTF-8",
+	} {
+		_, err := ParseURL("consul://127.0.0.1:8500/" + prefix)
+		if !errors.Is(err, fault.CodeConfig) || !strings.Contains(err.Error(), says) || !strings.Contains(fault.RemedyOf(err), "consul://HOST:PORT/PREFIX") {
+			t.Errorf("prefix %q: %v", prefix, err)
+		}
+	}
+	for prefix, want := range map[string]string{"": "meshkit/d/", "mesh": "mesh/d/", "mesh/": "mesh/d/", "a/b..c/.d": "a/b..c/.d/d/"} {
+		c, err := ParseURL("consul://127.0.0.1:8500/" + prefix)
+		if c.Domain = "d"; err != nil || c.Root() != want {
+			t.Errorf("prefix %q: keys under %q, %v, want %q", prefix, c.Root(), err, want)
+		}
+	}
+}
