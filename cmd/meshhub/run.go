@@ -195,7 +195,7 @@ func (p parts) options(c config, port *hub.Port, registry *observe.Registry, log
 	return hub.Options{
 		Domain: c.Domain, Name: c.Name, Advertise: c.Advertise, StoreName: c.Store.Driver, Keys: p.keys, Authority: p.authority,
 		OpenLog: func(ctx context.Context) (*store.Log, error) {
-			return builtin.OpenLog(ctx, c.Store.Driver, c.Domain, builtin.StoreOptions{Path: c.Store.Path, URL: c.Store.URL})
+			return builtin.OpenLog(ctx, c.Store.Driver, c.Domain, builtin.StoreOptions{Path: c.Store.Path, URL: c.Store.URL, Logger: log})
 		},
 		HubCA: p.hubCA, HubCAChain: p.above, StoreURL: c.Store.URL,
 		TLS: p.source, SaveTLS: func() error { return p.source.SaveFiles(c.tlsFiles()) },

@@ -32,6 +32,8 @@ type StoreOptions struct {
 	URL string
 	// Create permits making a store that does not exist.
 	Create bool
+	// Logger is told what a driver notices by itself; nil: nobody is.
+	Logger *slog.Logger
 	Log    store.Options
 }
 
@@ -144,7 +146,7 @@ func consulStore(domain string, opt StoreOptions) (store.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	conf.Domain = domain
+	conf.Domain, conf.Logger = domain, opt.Logger
 	return consul.Open(conf)
 }
 

@@ -279,7 +279,7 @@ func (r *Replica) noteCampaign(err error) {
 // noteTrouble remembers that the store refused a write.
 func (r *Replica) noteTrouble(err error) {
 	switch fault.CodeOf(err) {
-	case fault.CodeStoreFull, fault.CodeStoreUnavailable, fault.CodeStoreFailed, fault.CodeIO, fault.CodeCorrupt:
+	case fault.CodeStoreFull, fault.CodeStoreUnavailable, fault.CodeStoreFailed, fault.CodeIO, fault.CodeCorrupt, fault.CodeConfig:
 	default:
 		return
 	}

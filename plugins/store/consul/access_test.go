@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -193,6 +195,55 @@ func TestATokenIsReplacedWithoutARestart(t *testing.T) {
 		case <-renewals.C:
 			_, _ = l.Renew(ctx)
 		}
+	}
+}
+
+// TestATokenFileCountsAndMustHoldAToken has the environment name a good token: the file
+// that was named wins, and what is wrong with it is said.
+func TestATokenFileCountsAndMustHoldAToken(t *testing.T) {
+	s := denying(t)
+	good := newToken(t, s, "good", documentedPolicy(t))
+	t.Setenv("CONSUL_HTTP_TOKEN", good.SecretID)
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		ok(t, os.WriteFile(path, []byte(text), 0o600))
+		ok(t, os.Chmod(path, mode))
+		return path
+	}
+	for path, says := range map[string]string{
+		filepath.Join(dir, "nosuch"):                      "no such file",
+		dir:                                               "is a directory",
+		write("empty", " \n", 0o600):                      "is empty",
+		write("open", good.SecretID, 0o644):               "mode is 0644",
+		write("group", good.SecretID, 0o640):              "mode is 0640",
+		write("large", strings.Repeat("x", 1<<20), 0o600): "",
+	} {
+		_, err := Open(Config{Address: s.HTTP, Domain: "eu-west", TokenFile: path})
+		if fault.CodeOf(err) != fault.CodeConfig || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), says) || !strings.Contains(fault.RemedyOf(err), path) {
+			t.Errorf("%s: %v; fix: %s", path, err, fault.RemedyOf(err))
+		}
+	}
+	bad := write("bad", "00000000-0000-0000-0000-0000000000ff", 0o600)
+	_, err := open(t, Config{Address: s.HTTP, TokenFile: bad}).Read(bounded(t), 0, 1)
+	wantCode(t, err, fault.CodeStoreUnavailable)
+
+	var log bytes.Buffer
+	path := write("token", good.SecretID, 0o600)
+	d := open(t, Config{Address: s.HTTP, TokenFile: path, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	ok(t, os.Remove(path))
+	for range 3 {
+		_, err = d.Read(bounded(t), 0, 1)
+		ok(t, err)
+	}
+	if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), path) {
+		t.Errorf("a token file that is gone was told %d times: %s", n, log.String())
+	}
+	_, err = s.Client().ACL().TokenDelete(good.AccessorID, nil)
+	ok(t, err)
+	_, err = d.Read(bounded(t), 0, 1)
+	if fault.CodeOf(err) != fault.CodeStoreUnavailable || !strings.Contains(err.Error(), "refuses the ACL token") || !strings.Contains(err.Error(), path) {
+		t.Errorf("a token that is refused, whose file is gone: %v", err)
 	}
 }
 

@@ -41,9 +41,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -61,10 +61,14 @@ type Config struct {
 	Address string
 	// TLS, if not nil, has the agent spoken to over https.
 	TLS *TLS
-	// Token is the ACL token. TokenFile, if set, is read again for every request,
-	// so that a token can be replaced without a restart.
+	// Token is the ACL token. TokenFile, if set, counts instead, and must hold one from
+	// the start, for its owner alone; it is read again for every request, so that a token
+	// can be replaced without a restart. With neither, the environment's
+	// CONSUL_HTTP_TOKEN counts.
 	Token     string
 	TokenFile string
+	// Logger is told when TokenFile cannot be read any more; nil: nobody is.
+	Logger *slog.Logger
 	// Datacenter, Namespace and Partition; empty means the agent's own.
 	Datacenter string
 	Namespace  string
@@ -116,7 +120,9 @@ type Driver struct {
 	onCampaign func(error)
 	check      *check // the registered service instance, once there is one
 	token      string // the last one that was read from TokenFile
-	told       string // the one that the agent was given with the service instance
+	// tokenFailed is what was wrong with TokenFile when it was read last.
+	tokenFailed error
+	told        string // the one that the agent was given with the service instance
 	// orphans are sessions that could not be destroyed, the newest last.
 	orphans []string
 	// toSweep is what the newest trim left to be deleted; sweeping: a goroutine does it.
@@ -129,6 +135,16 @@ type Driver struct {
 func Open(cfg Config) (*Driver, error) {
 	if cfg.Domain == "" || cfg.Address == "" {
 		return nil, fault.New(fault.CodeConfig, "open Consul store: an address and a domain are needed")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.TokenFile != "" {
+		token, err := readToken(cfg.TokenFile)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Token = token
 	}
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 3 * time.Second
@@ -167,7 +183,7 @@ func Open(cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, fault.New(fault.CodeConfig, "open Consul store: %w", err)
 	}
-	d := &Driver{cfg: cfg, client: client, http: c.HttpClient, root: cfg.Root()}
+	d := &Driver{cfg: cfg, client: client, http: c.HttpClient, root: cfg.Root(), token: cfg.Token}
 	d.alive = func(context.Context) error { return nil }
 	d.onCampaign = func(error) {}
 	d.ctx, d.close = context.WithCancelCause(context.Background())
@@ -261,20 +277,6 @@ func (d *Driver) retell(ctx context.Context) error {
 	return d.tell(ctx, c.registration)
 }
 
-// currentToken reads TokenFile; while it cannot be read, the last one counts.
-func (d *Driver) currentToken() string {
-	if d.cfg.TokenFile == "" {
-		return d.cfg.Token
-	}
-	data, err := os.ReadFile(d.cfg.TokenFile)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err == nil {
-		d.token = strings.TrimSpace(string(data))
-	}
-	return d.token
-}
-
 // failure classifies an error of a request. wrote says that the request could
 // have written something.
 func (d *Driver) failure(ctx context.Context, doing string, wrote bool, err error) error {
@@ -336,6 +338,10 @@ func (d *Driver) refused(doing string, err error) error {
 	var status api.StatusError
 	switch forbidden := errors.As(err, &status) && status.Code == http.StatusForbidden; {
 	case forbidden, strings.Contains(text, "ACL not found"), strings.Contains(text, "Permission denied"):
+		if problem := d.tokenProblem(); problem != nil {
+			return fault.New(fault.CodeStoreUnavailable, "%s: Consul refuses the ACL token: %s; %w", doing, text, problem).
+				WithRemedy("%s", fault.RemedyOf(problem))
+		}
 		return fault.New(fault.CodeStoreUnavailable, "%s: Consul refuses the ACL token: %s", doing, text).
 			WithRemedy(tokenRemedy)
 	case strings.Contains(text, "No path to datacenter"):

@@ -25,7 +25,8 @@ const httpsPort = "8501"
 // The path is the prefix of the keys. The parameters:
 //
 //	dc, namespace, partition     where in Consul; default: the agent's own
-//	token-file                   file with the ACL token; it is read again when it changes
+//	token-file                   file with the ACL token, mode 0600; it is read again when it changes.
+//	                             Without it, CONSUL_HTTP_TOKEN of the environment counts
 //	tls                          true or false; default: true for port 8501 and when ca, cert or key is given
 //	ca, cert, key, server-name   PEM files and the name for TLS
 //	check-listen                 host:port where the agent's health check reaches this hub
