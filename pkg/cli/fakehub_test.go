@@ -29,6 +29,7 @@ type fakeHub struct {
 	adminv1.UnimplementedResourceServiceServer
 	adminv1.UnimplementedFleetServiceServer
 	adminv1.UnimplementedTrustServiceServer
+	adminv1.UnimplementedDomainServiceServer
 
 	get       func(*adminv1.GetRequest) (*adminv1.GetResponse, error)
 	list      func(*adminv1.ListRequest) (*adminv1.ListResponse, error)
@@ -39,6 +40,11 @@ type fakeHub struct {
 	watch     func(*adminv1.WatchRequest, grpc.ServerStreamingServer[adminv1.WatchResponse]) error
 	agents    func(context.Context, *adminv1.ListAgentsRequest) (*adminv1.ListAgentsResponse, error)
 	agent     func(*adminv1.GetAgentRequest) (*adminv1.GetAgentResponse, error)
+	create    func(*adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error)
+}
+
+func (h *fakeHub) CreateDomain(_ context.Context, r *adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error) {
+	return h.create(r)
 }
 
 func (h *fakeHub) Get(_ context.Context, r *adminv1.GetRequest) (*adminv1.GetResponse, error) {
@@ -97,6 +103,7 @@ func newSession(t *testing.T, h *fakeHub) *session {
 	adminv1.RegisterResourceServiceServer(server, h)
 	adminv1.RegisterFleetServiceServer(server, h)
 	adminv1.RegisterTrustServiceServer(server, h)
+	adminv1.RegisterDomainServiceServer(server, h)
 	go server.Serve(listener) // ends with Stop
 	t.Cleanup(server.Stop)
 	io, in, out, errs := cliutil.TestIO(map[string]string{"MESHKIT_HUB": "hub:1", "MESHKIT_CA_FILE": "c", "MESHKIT_CERT_FILE": "c", "MESHKIT_KEY_FILE": "k"})

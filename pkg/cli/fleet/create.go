@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -77,30 +78,41 @@ func (o *createOptions) run(cmd *cobra.Command, domain string) error {
 	}
 	id := cmp.Or(o.requestID, o.app.NewID())
 	o.app.Verbosef("request id %s", id)
-	return o.app.Call(cmd, func(ctx context.Context, c *client.Client) error {
+	asked := false
+	err = o.app.Call(cmd, func(ctx context.Context, c *client.Client) error {
+		asked = true
 		r, err := c.CreateDomain(ctx, &adminv1.CreateDomainRequest{Domain: domain, Csr: csr, RequestId: id})
 		if err != nil {
 			return o.failed(err, id, to.Key)
 		}
-		source, err := mtls.NewSource(mtls.Certificate(r.GetCertificateChain(), key), r.GetCaBundle())
+		entry := cliutil.Context{Name: domain, Hub: c.Hub(), Domain: domain, CAFile: to.CA, CertFile: to.Cert, KeyFile: to.Key}
+		until, err := keep(contexts, entry, to, key, r)
 		if err != nil {
-			return fault.New(fault.CodeCredentials, "the hub's answer is refused: %w", err)
+			return o.again(err, id, to.Key)
 		}
-		if got := source.ID().Domain; got != domain {
-			return fault.New(fault.CodeCredentials, "the hub's answer is refused: the certificate is of domain %q", got)
-		}
-		if err := source.SaveFiles(to); err != nil {
-			return err
-		}
-		contexts.Put(cliutil.Context{Name: domain, Hub: c.Hub(), Domain: domain, CAFile: to.CA, CertFile: to.Cert, KeyFile: to.Key})
-		if contexts.CurrentContext == "" {
-			contexts.CurrentContext = domain
-		}
-		if err := contexts.Save(); err != nil {
-			return err
-		}
-		return o.report(domain, dir, id, r, source.NotAfter())
+		return o.report(domain, dir, id, r, until)
 	})
+	if err != nil && !asked {
+		o.dropKey(to.Key)
+	}
+	return err
+}
+
+// keep saves the operator's certificate and context, and tells until when it is good.
+func keep(contexts *cliutil.Contexts, entry cliutil.Context, to mtls.Files, key crypto.Signer, r *adminv1.CreateDomainResponse) (time.Time, error) {
+	source, err := mtls.NewSource(mtls.Certificate(r.GetCertificateChain(), key), r.GetCaBundle())
+	if err != nil {
+		return time.Time{}, fault.New(fault.CodeCredentials, "the hub's answer is refused: %w", err)
+	}
+	if got := source.ID().Domain; got != entry.Domain {
+		return time.Time{}, fault.New(fault.CodeCredentials, "the hub's answer is refused: the certificate is of domain %q", got)
+	}
+	if err := source.SaveFiles(to); err != nil {
+		return time.Time{}, err
+	}
+	contexts.Put(entry)
+	contexts.CurrentContext = cmp.Or(contexts.CurrentContext, entry.Name)
+	return source.NotAfter(), contexts.Save()
 }
 
 // keyFile makes the operator's key, or finds it: the key of an earlier try with the
@@ -110,7 +122,7 @@ func keyFile(path string, again bool) (crypto.Signer, error) {
 	case err == nil && again:
 		return mtls.ReadKey(path)
 	case err == nil:
-		return nil, cliutil.Usagef("%s exists", path).WithRemedy("give another --out; or, to go on with an earlier try, its --request-id")
+		return nil, cliutil.Usagef("%s exists", path).WithRemedy("give another --out; or, to go on with an earlier try, repeat the command that it printed, with its --request-id")
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fault.New(fault.CodeIO, "look for %s: %w", path, err)
 	}
@@ -136,13 +148,31 @@ func keyFile(path string, again bool) (crypto.Signer, error) {
 func (o *createOptions) failed(err error, id, key string) error {
 	switch fault.KindOf(err) {
 	case fault.Unknown, fault.Canceled, fault.Timeout, fault.Unavailable, fault.Internal:
-		return o.app.Unknown(err, id)
+		return o.again(err, id, key)
 	}
+	o.dropKey(key)
+	return err
+}
+
+// dropKey removes the key that this run made, and the directory if it is empty then.
+func (o *createOptions) dropKey(key string) {
 	if o.requestID == "" {
 		_ = os.Remove(key)
-		_ = os.Remove(filepath.Dir(key)) // if it is empty now
+		_ = os.Remove(filepath.Dir(key))
 	}
-	return err
+}
+
+// again puts the command that goes on under an error after which the key stays.
+func (o *createOptions) again(err error, id, key string) error {
+	switch fault.KindOf(err) {
+	case fault.Unknown, fault.Canceled:
+		return o.app.Unknown(err, id)
+	}
+	remedy := fmt.Sprintf("Repeat it; your key is kept in %s:\n%s\n(the same request id makes one domain at most)", key, o.app.RetryCommand(id))
+	if first := fault.RemedyOf(err); first != "" {
+		remedy = first + "\n" + remedy
+	}
+	return &fault.Error{Code: fault.CodeOf(err), Kind: fault.KindOf(err), Message: err.Error(), Remedy: remedy, Cause: err}
 }
 
 func (o *createOptions) report(domain, dir, id string, r *adminv1.CreateDomainResponse, until time.Time) error {

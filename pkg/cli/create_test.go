@@ -1,0 +1,67 @@
+package cli_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/cli/cliutil"
+	"github.com/meshkit/meshkit/pkg/client"
+	"github.com/meshkit/meshkit/pkg/fault"
+)
+
+// TestADomainWhoseMakingFailedCanBeGoneOnWith has every kind of failure: where the key
+// stays, the command that goes on with it is printed; where nothing was made, it goes.
+func TestADomainWhoseMakingFailedCanBeGoneOnWith(t *testing.T) {
+	var answer error
+	var ids []string
+	s := newSession(t, &fakeHub{create: func(r *adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error) {
+		ids = append(ids, r.GetRequestId())
+		return nil, answer
+	}})
+	dir := t.TempDir()
+	env := s.app.IO.Env
+	s.app.IO.Env = func(name string) string {
+		if name == "MESHKIT_CONFIG" {
+			return filepath.Join(dir, "config.yaml")
+		}
+		return env(name)
+	}
+	out := filepath.Join(dir, "zzz")
+	key := filepath.Join(out, "admin.key")
+	again := "meshctl domain create zzz --out " + out + " --request-id=6e2b57a1-0000-4000-8000-000000000001"
+	for _, answer = range []error{
+		fault.New(fault.CodeReadOnly, "no quorum"), fault.New(fault.CodeWriteUnknown, "lost"), fault.New(fault.CodeTimeout, "slow"), fault.New(fault.CodeInternal, "oops"),
+	} {
+		s.run(cliutil.ExitError, "domain", "create", "zzz", "--out", out)
+		if !strings.Contains(s.err.String(), again) {
+			t.Errorf("%v: the command to repeat is not printed:\n%s", answer, s.err)
+		}
+		before, err := os.ReadFile(key)
+		if err != nil {
+			t.Fatalf("%v: the key is gone: %v", answer, err)
+		}
+		s.run(cliutil.ExitError, strings.Fields(again)[1:]...)
+		if after, err := os.ReadFile(key); err != nil || string(after) != string(before) || ids[len(ids)-1] != ids[len(ids)-2] {
+			t.Errorf("%v: the repetition asks for something else", answer)
+		}
+		if err := os.RemoveAll(out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := func(when string) {
+		t.Helper()
+		if _, err := os.Stat(out); !os.IsNotExist(err) {
+			t.Errorf("%s: a key is left that nothing was made for (%v)", when, err)
+		}
+	}
+	answer = fault.New(fault.CodeDomainExists, "it exists")
+	s.run(cliutil.ExitError, "domain", "create", "zzz", "--out", out)
+	gone("refused")
+	s.app.Dial = func(client.Config) (*client.Client, error) { return nil, errors.New("no such file") }
+	s.run(cliutil.ExitError, "domain", "create", "zzz", "--out", out)
+	gone("never asked")
+}
