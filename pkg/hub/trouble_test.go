@@ -100,7 +100,7 @@ func TestAFullStoreMakesTheHubReadOnlyUntilSpaceReturns(t *testing.T) {
 	f.set(fault.New(fault.CodeStoreFull, "no space left on device"), false)
 	_, err := o.resources.Apply(t.Context(), &adminv1.ApplyRequest{Change: &adminv1.Change{Resources: [][]byte{checkout(1, 99)}}})
 	wantCode(t, err, fault.CodeStoreFull)
-	if code, body := readyz(t, h); code != http.StatusServiceUnavailable || !strings.Contains(body, "no space left") {
+	if code, body := readyz(t, h); code != http.StatusServiceUnavailable || !strings.Contains(body, "no space left") || !strings.Contains(body, "df -h") {
 		t.Errorf("/readyz says %d %s", code, body)
 	}
 	if got, err := o.resources.Get(t.Context(), &adminv1.GetRequest{Key: &adminv1.Key{Kind: "Route", Name: "checkout"}}); err != nil || !strings.Contains(string(got.GetResource().GetContent()), `"weight":90`) {
@@ -166,7 +166,7 @@ func TestAnEntryThatCannotBeAppliedFreezesTheHubAtTheLastGoodState(t *testing.T)
 	}
 	_, err = o.resources.Apply(t.Context(), &adminv1.ApplyRequest{Change: &adminv1.Change{Resources: [][]byte{checkout(1, 99)}}})
 	wantCode(t, err, fault.CodeReadOnly)
-	if code, body := readyz(t, h); code != http.StatusServiceUnavailable || !strings.Contains(body, "log entry") {
+	if code, body := readyz(t, h); code != http.StatusServiceUnavailable || !strings.Contains(body, "log entry") || !strings.Contains(body, "restart this hub") || strings.Contains(body, "Writing resumes") {
 		t.Errorf("/readyz says %d %s", code, body)
 	}
 }

@@ -26,7 +26,7 @@ func (r *Replica) Barrier(ctx context.Context) error {
 	}
 	end, err := l.End(ctx)
 	if err != nil {
-		return fault.New(fault.CodeReadOnly, "find the end of the log: %w", err)
+		return readOnly("the store cannot be asked for the newest state", err)
 	}
 	for {
 		cur, changed := r.Watch()

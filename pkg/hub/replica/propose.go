@@ -232,7 +232,7 @@ func (r *Replica) awaitTenure(ctx context.Context) (*store.Tenure, error) {
 		case <-changed:
 		case <-timer.C:
 			if trouble != nil {
-				return nil, fault.New(fault.CodeReadOnly, "this hub is read-only: %w", trouble)
+				return nil, readOnly("this hub is read-only", trouble)
 			}
 			return nil, r.notLeader(ctx)
 		case <-ctx.Done():

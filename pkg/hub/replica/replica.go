@@ -232,8 +232,11 @@ func (r *Replica) Health() error {
 	return nil
 }
 
-func cannotLead(cause error) error {
-	return fault.New(fault.CodeReadOnly, "this hub cannot lead: %w", cause)
+func cannotLead(cause error) error { return readOnly("this hub cannot lead", cause) }
+
+// readOnly is what a hub answers that cannot write for cause, which knows what mends it.
+func readOnly(why string, cause error) error {
+	return fault.New(fault.CodeReadOnly, "%s: %w", why, cause).WithRemedy("%s", fault.RemedyOf(cause))
 }
 
 // Away tells why the replica does not follow the log, or nil.
@@ -246,21 +249,21 @@ func (r *Replica) Away() error {
 	case r.split != nil:
 		return r.split
 	case r.trouble != nil:
-		return fault.New(fault.CodeReadOnly, "the store cannot be used: %w", r.trouble)
+		return readOnly("the store cannot be used", r.trouble)
 	case !r.isReady():
 		return fault.New(fault.CodeReadOnly, "the log is still being read")
 	}
 	return nil
 }
 
-// frozenError is what a frozen replica answers. How to mend it is told by what
-// froze it.
+// frozenError is what a frozen replica answers. From a log that went back it goes on by
+// itself once that is mended; what else it found, it does not look at again.
 func frozenError(cause error) error {
-	err := fault.New(fault.CodeReadOnly, "this hub serves the last good state, read-only: %w", cause)
 	if wentBack(cause) {
-		return err.WithRemedy("%s", fault.RemedyOf(cause))
+		return readOnly("this hub serves the last good state, read-only", cause)
 	}
-	return err
+	return fault.New(fault.CodeReadOnly, "this hub serves the last good state, read-only until it is restarted; what it stopped at: %w", cause).
+		WithRemedy("%s Then restart this hub: it does not look again by itself.", fault.RemedyOf(cause))
 }
 
 // Frozen tells whether the replica stopped until people, or a log that is whole

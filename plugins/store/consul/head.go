@@ -74,7 +74,8 @@ func (d *Driver) decodeHead(kv *api.KVPair) (versioned, error) {
 			return versioned{head: h, index: kv.ModifyIndex}, nil
 		}
 	}
-	return versioned{}, fault.New(fault.CodeCorrupt, "Consul key %s is damaged: it was not written by a hub", kv.Key)
+	return versioned{}, fault.New(fault.CodeCorrupt, "Consul key %s is damaged: it was not written by a hub", kv.Key).
+		WithRemedy("Put all keys under %s back from one Consul snapshot; see docs/runbooks/consul.md, \"Keys edited or deleted by hand\".", d.root)
 }
 
 func (d *Driver) headKey() string               { return d.root + "head" }
