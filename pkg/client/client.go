@@ -29,8 +29,12 @@ import (
 )
 
 // attempts is how often a call is tried in all, and retry how long the waits
-// between are: about 2 s together.
-const attempts = 4
+// between are: about 2 s together. A read is not tried again after readPatience: the
+// hub has waited for its store already.
+const (
+	attempts     = 4
+	readPatience = 2 * time.Second
+)
 
 var retry = backoff.Policy{Base: 100 * time.Millisecond, Cap: time.Second}
 
@@ -47,6 +51,7 @@ type Client struct {
 	domains   adminv1.DomainServiceClient
 	identity  identityv1.IdentityServiceClient
 	policy    backoff.Policy
+	patience  time.Duration // readPatience
 }
 
 // New makes a client over a connection that the caller owns. The connection
@@ -54,7 +59,7 @@ type Client struct {
 // always taken to have lost it after sending.
 func New(hub string, conn grpc.ClientConnInterface) *Client {
 	return &Client{
-		hub: hub, conn: conn, policy: retry,
+		hub: hub, conn: conn, policy: retry, patience: readPatience,
 		resources: adminv1.NewResourceServiceClient(conn),
 		fleet:     adminv1.NewFleetServiceClient(conn),
 		trust:     adminv1.NewTrustServiceClient(conn),
@@ -87,7 +92,7 @@ const (
 
 // call makes one unary call in the given manner and maps its error.
 func call[Req, Resp any](ctx context.Context, c *Client, m manner, f func(context.Context, Req, ...grpc.CallOption) (Resp, error), req Req) (Resp, error) {
-	waits := backoff.New(c.policy)
+	waits, began := backoff.New(c.policy), time.Now()
 	var lost error // an earlier try was sent and not answered: later silence does not undo it
 	for try := 1; ; try++ {
 		var sent atomic.Bool
@@ -104,7 +109,7 @@ func call[Req, Resp any](ctx context.Context, c *Client, m manner, f func(contex
 				err = lost
 			}
 		}
-		if try == attempts || !repeatable(err, m) || waits.Wait(ctx) != nil {
+		if try == attempts || !repeatable(err, m) || m == read && time.Since(began) > c.patience || waits.Wait(ctx) != nil {
 			return resp, err
 		}
 	}

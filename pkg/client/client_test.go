@@ -139,6 +139,18 @@ func TestRetriesEndAndTheHubsReasonStands(t *testing.T) {
 	}
 }
 
+func TestAReadThatTookLongIsNotTriedAgain(t *testing.T) {
+	h := &hub{answers: []error{busy, busy, busy, busy, busy, nil}}
+	c, _ := overSocket(t, h)
+	c.patience = time.Nanosecond
+	if _, err := c.Domain(t.Context()); !errors.Is(err, fault.CodeNotLeader) || len(h.ids) != 1 {
+		t.Errorf("%v after %d tries", err, len(h.ids))
+	}
+	if _, err := c.Apply(t.Context(), &adminv1.ApplyRequest{RequestId: "one"}); !errors.Is(err, fault.CodeNotLeader) || len(h.ids) != 1+attempts {
+		t.Errorf("a write: %v after %d tries", err, len(h.ids)-1)
+	}
+}
+
 func TestHubThatIsNotThereIsUnreachableNotUnknown(t *testing.T) {
 	c, server := overSocket(t, &hub{})
 	server.Stop()

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
@@ -14,8 +15,12 @@ import (
 )
 
 // barrierPatience is how long a read of default consistency waits for the store
-// before it is answered with what the hub has.
-const barrierPatience = time.Second
+// before it is answered with what the hub has; linearPatience how long one waits that
+// must not be: longer than a store takes to elect a leader when all is well.
+const (
+	barrierPatience = time.Second
+	linearPatience  = 3 * time.Second
+)
 
 // reads are the methods whose answers come from the log. Writes need no barrier: they
 // are judged on the log itself.
@@ -71,11 +76,12 @@ func (b barriers) pass(ctx context.Context, method string) (stale string, err er
 	if err != nil || want == wire.ConsistencyStale {
 		return "", err
 	}
+	patience := linearPatience
 	if want == wire.ConsistencyDefault {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, barrierPatience)
-		defer cancel()
+		patience = barrierPatience
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fault.New(fault.CodeStoreUnavailable, "the store did not answer within %s", patience))
+	defer cancel()
 	err = b.replica.Barrier(ctx)
 	if err != nil && want == wire.ConsistencyDefault {
 		return headerText(err.Error()), nil

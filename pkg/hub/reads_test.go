@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -21,9 +22,13 @@ import (
 // old, unless the caller asks for what only the store can tell.
 func TestReadsWithoutAStoreAreAnsweredAsAskedFor(t *testing.T) {
 	d := hubtest.NewDomain(t)
-	var gone atomic.Bool
+	var gone, hangs atomic.Bool
 	d.Wrap = func(driver store.Driver) store.Driver {
-		return &storetest.Faults{Driver: driver, OnRead: func(_ context.Context, _ uint64, _ int, next func() (store.Page, error)) (store.Page, error) {
+		return &storetest.Faults{Driver: driver, OnRead: func(ctx context.Context, _ uint64, _ int, next func() (store.Page, error)) (store.Page, error) {
+			if hangs.Load() {
+				<-ctx.Done()
+				return store.Page{}, context.Cause(ctx)
+			}
 			if gone.Load() {
 				return store.Page{}, fault.New(fault.CodeStoreUnavailable, "no cluster leader")
 			}
@@ -56,4 +61,13 @@ func TestReadsWithoutAStoreAreAnsweredAsAskedFor(t *testing.T) {
 		t.Errorf("a consistency that does not exist: %v, want %s", err, fault.CodeBadRequest)
 	}
 	gone.Store(false)
+	hangs.Store(true)
+	defer hangs.Store(false)
+	if stale, err := read("default"); err != nil || !strings.Contains(stale, "did not answer within 1s") {
+		t.Errorf("default, with a store that hangs: %v, stale %q", err, stale)
+	}
+	began := time.Now()
+	if _, err := read("linearizable"); fault.CodeOf(wire.FromStatus(err)) != fault.CodeReadOnly || !strings.Contains(err.Error(), "did not answer within 3s") || time.Since(began) > 10*time.Second {
+		t.Errorf("linearizable, with a store that hangs: %v after %v", err, time.Since(began))
+	}
 }

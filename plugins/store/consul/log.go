@@ -477,7 +477,10 @@ func (d *Driver) look(ctx context.Context, key string, index uint64) (*api.KVPai
 	q.WaitIndex, q.WaitTime = index, waitTime
 	pair, meta, err := d.client.KV().Get(key, q)
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
+		switch cause := context.Cause(ctx); {
+		case index > 0 && fault.CodeOf(cause) == fault.CodeStoreUnavailable:
+			err = fault.New(fault.CodeStoreUnavailable, "Consul at %s left a watch unanswered that it answers every %s at the latest", d.cfg.Address, waitTime)
+		case cause != nil:
 			err = cause
 		}
 		return nil, 0, err
