@@ -121,6 +121,7 @@ func TestMistakesEndWithTheirExitCode(t *testing.T) {
 		{[]string{"init", "--domain", "eu", "--root-keys", "1", "--root-threshold", "2", "--data", filepath.Join(dir, "x")}, 64, "--root-threshold"},
 		{[]string{"run", "--config", broken}, 65, "metrics"},
 		{[]string{"run"}, 64, "--config"},
+		{[]string{"store", "accept", "--config", broken, "--give-up", "8"}, 64, "--reason"},
 		{[]string{"root", "rotate", "--data", dir, "--new-keyset-key"}, 64, "--metadata"},
 	} {
 		code, _, errs := invoke(t, c.args...)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/identity"
@@ -51,6 +53,9 @@ Before that, save what the running hubs still serve: after it they serve what th
 			if err := required(cmd, "config"); err != nil {
 				return err
 			}
+			if o.giveUp > 0 && strings.TrimSpace(o.reason) == "" {
+				return usage(errors.New("--give-up needs --reason TEXT, which the log keeps"))
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), o.patience)
 			defer cancel()
 			return o.run(ctx, cmd.OutOrStdout())
@@ -59,7 +64,7 @@ Before that, save what the running hubs still serve: after it they serve what th
 	f := cmd.Flags()
 	f.StringVar(&o.config, "config", "", "configuration file of a hub of the ring; the hub may run or not")
 	f.Uint64Var(&o.giveUp, "give-up", 0, "number of the newest entry that is lost, to confirm that it is given up")
-	f.StringVar(&o.reason, "reason", "", "why, for the log")
+	f.StringVar(&o.reason, "reason", "", "why, for the log; needed with --give-up")
 	f.DurationVar(&o.patience, "timeout", 2*time.Minute, "give up waiting for the store after this time")
 	return cmd
 }
@@ -97,6 +102,10 @@ func (o *acceptOptions) run(ctx context.Context, out io.Writer) (err error) {
 		return nil
 	}
 	tellLoss(out, c.Domain, loss)
+	if o.giveUp == 0 {
+		fmt.Fprintf(out, "Nothing was changed. Save what the running hubs still serve; then give these entries up with\n  meshhub store accept --config %s --give-up %d --reason TEXT\n", cliutil.ShellQuote(o.config), loss.Seq)
+		return nil
+	}
 	if o.giveUp != loss.Seq {
 		return fault.New(fault.CodeLossNotAsStated, "the newest lost entry is %d, and --give-up says %d: nothing was changed", loss.Seq, o.giveUp).
 			WithRemedy("Save what the running hubs still serve; then run it again with --give-up %d --reason TEXT.", loss.Seq)

@@ -16,6 +16,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/wire"
 )
 
 // New is `meshctl store`.
@@ -35,13 +36,16 @@ func newExport(app *cliutil.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export [-o FILE]",
 		Short: "Write a signed backup of the domain's log",
-		Long: `Export asks any hub for a backup as of now: what was committed before it was called is in it. The backup is verified while it
-is written. With -o, FILE appears only when it is whole; without, the backup goes to stdout, which must not be a terminal, and
+		Long: `Export asks any hub for a backup as of now: what was committed before it was called is in it. The hub reads it from its store,
+which must answer. The backup is verified while it is written. With -o, FILE appears only when it is whole; without, the backup goes to stdout, which must not be a terminal, and
 is whole only if meshctl exits 0.`,
 		Example: `  meshctl store export -o backup.mk
   meshctl store export > backup.mk`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if c := app.Flags.Consistency; c == string(wire.ConsistencyStale) {
+				return cliutil.Usagef("--consistency %s: a backup is read from the store, and holds all that was acknowledged", c)
+			}
 			if path == "" && app.IO.OutTerminal {
 				return cliutil.Usagef("a backup is binary, and stdout is a terminal").WithRemedy("write it to a file: `meshctl store export -o backup.mk`")
 			}

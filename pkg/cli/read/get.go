@@ -80,6 +80,9 @@ func (o *getOptions) run(cmd *cobra.Command, args []string) error {
 	if o.ref.Name != "" && (o.ref.List == cliutil.All || o.ref.List == cliutil.Domains) {
 		return cliutil.Usagef("%q is a list without names", args[0])
 	}
+	if err := o.applies(args[0]); err != nil {
+		return err
+	}
 	if o.watch {
 		return o.runWatch(cmd)
 	}
@@ -90,6 +93,23 @@ func (o *getOptions) run(cmd *cobra.Command, args []string) error {
 		}
 		return o.app.IO.Print(o.format, l)
 	})
+}
+
+// applies refuses flags that say nothing of what was asked for.
+func (o *getOptions) applies(what string) error {
+	switch o.ref.List {
+	case "", cliutil.All:
+		return nil
+	case cliutil.Agents:
+	default:
+		if o.selector != "" {
+			return cliutil.Usagef("%s have no labels to select by: --selector does not go with them", what)
+		}
+	}
+	if o.namespace != "" {
+		return cliutil.Usagef("%s are in no namespace: --namespace does not go with them", what)
+	}
+	return nil
 }
 
 // fetch reads what was asked for.
