@@ -65,3 +65,24 @@ func TestADomainWhoseMakingFailedCanBeGoneOnWith(t *testing.T) {
 	s.run(cliutil.ExitError, "domain", "create", "zzz", "--out", out)
 	gone("never asked")
 }
+
+// A long problem is cut in the table, and whole where programs and describe read it.
+func TestATableStaysNarrowWhateverTheProblem(t *testing.T) {
+	problem := "the store cannot be used: " + strings.Repeat("x", 300)
+	s := newSession(t, &fakeHub{hubs: []*adminv1.Hub{{Name: "hub1", Address: "127.0.0.1:8443", Seq: 7, Problem: problem}}})
+	s.run(0, "get", "hubs")
+	for line := range strings.Lines(s.out.String()) {
+		if len([]rune(line)) > 190 {
+			t.Errorf("a line of %d characters: %s", len([]rune(line)), line)
+		}
+	}
+	if !strings.Contains(s.out.String(), "the store cannot be used") {
+		t.Errorf("the table hides the problem:\n%s", s.out)
+	}
+	for _, args := range [][]string{{"get", "hubs", "-o", "json"}, {"describe", "hub", "hub1"}} {
+		s.run(0, args...)
+		if !strings.Contains(strings.Join(strings.Fields(s.out.String()), " "), problem) {
+			t.Errorf("%v does not show all of it:\n%s", args, s.out)
+		}
+	}
+}

@@ -40,9 +40,13 @@ type fakeHub struct {
 	watch     func(*adminv1.WatchRequest, grpc.ServerStreamingServer[adminv1.WatchResponse]) error
 	agents    func(context.Context, *adminv1.ListAgentsRequest) (*adminv1.ListAgentsResponse, error)
 	agent     func(*adminv1.GetAgentRequest) (*adminv1.GetAgentResponse, error)
+	hubs      []*adminv1.Hub
 	create    func(*adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error)
 }
 
+func (h *fakeHub) ListHubs(context.Context, *adminv1.ListHubsRequest) (*adminv1.ListHubsResponse, error) {
+	return &adminv1.ListHubsResponse{Hubs: h.hubs}, nil
+}
 func (h *fakeHub) CreateDomain(_ context.Context, r *adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error) {
 	return h.create(r)
 }

@@ -96,7 +96,7 @@ func (h *Hub) followSplit(ctx context.Context) error {
 		split := w.step(h.lookForSplit(ctx, w.claim.hub != ""))
 		var err error
 		if split {
-			err = fault.New(fault.CodeRingSplit, "hub %s at %s leads domain %s in term %d, which this hub's store does not have: the ring is split, and this hub is read-only", w.claim.hub, w.claim.address, h.opt.Domain, w.claim.term)
+			err = fault.New(fault.CodeRingSplit, "the ring is split: hub %s at %s leads domain %s in term %d, which this hub's store does not have; this hub is read-only", w.claim.hub, w.claim.address, h.opt.Domain, w.claim.term)
 		}
 		h.replica.Split(err)
 		pause := splitEvery

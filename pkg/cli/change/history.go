@@ -78,7 +78,7 @@ func (o *historyOptions) listing(format cliutil.Format, entries []*adminv1.Histo
 		l.Table.Headings = append(l.Table.Headings, "RESOURCES", "ORIGIN", "REQUEST ID")
 	}
 	for _, e := range entries {
-		row := []string{strconv.FormatUint(e.GetSeq(), 10), cliutil.Age(o.app.Now(), e.GetTime().AsTime()), author(e.GetAuthor()), counts(e), message(e)}
+		row := []string{strconv.FormatUint(e.GetSeq(), 10), cliutil.Ago(o.app.Now(), e.GetTime().AsTime()), author(e.GetAuthor()), counts(e), message(e)}
 		if format.Name == "wide" {
 			row = append(row, resources(e), e.GetOrigin(), e.GetRequestId())
 		}
@@ -97,7 +97,7 @@ func (o *historyOptions) printDiffs(entries []*adminv1.HistoryEntry) error {
 	}
 	for _, e := range entries {
 		head := fmt.Sprintf("seq %d", e.GetSeq())
-		rest := fmt.Sprintf("%s  %s ago  by %s  %s", e.GetDiff().GetAction(), cliutil.Age(o.app.Now(), e.GetTime().AsTime()), author(e.GetAuthor()), message(e))
+		rest := fmt.Sprintf("%s  %s ago  by %s  %s", e.GetDiff().GetAction(), cliutil.Ago(o.app.Now(), e.GetTime().AsTime()), author(e.GetAuthor()), message(e))
 		var b strings.Builder
 		fmt.Fprintf(&b, "%s  %s\n", o.app.IO.PaintOut(cliutil.Bold, head), strings.TrimSpace(cliutil.Clean(rest)))
 		writeFields(&b, o.app.IO, e.GetDiff().GetFields())

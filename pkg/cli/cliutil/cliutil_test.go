@@ -231,6 +231,9 @@ func TestAgesAreInTheLargestUnitAndNowIsNotTheFuture(t *testing.T) {
 		"in 1s": now.Add(time.Second),
 		"in 5m": now.Add(5 * time.Minute),
 	} {
+		if got := Ago(now, t0); !t0.After(now) && got != want || t0.After(now) && got != "0s" {
+			t.Errorf("ago of %s = %q", t0, got)
+		}
 		if got := Age(now, t0); got != want {
 			t.Errorf("the age of %v is %q, want %q", t0, got, want)
 		}

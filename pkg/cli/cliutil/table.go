@@ -81,6 +81,14 @@ func Age(now, t time.Time) string {
 	}
 }
 
+// Ago is Age of what has happened: a clock that is ahead makes it happen now.
+func Ago(now, t time.Time) string {
+	if t.After(now) {
+		now = t
+	}
+	return Age(now, t)
+}
+
 func span(d time.Duration) string {
 	switch {
 	case d < time.Minute:

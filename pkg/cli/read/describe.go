@@ -224,7 +224,7 @@ func changeLine(now time.Time, e *adminv1.HistoryEntry) string {
 	if len(what) > 3 {
 		what = append(what[:3], fmt.Sprintf("and %d more", len(what)-3))
 	}
-	line := fmt.Sprintf("seq %d, %s ago, %s", e.GetSeq(), cliutil.Age(now, e.GetTime().AsTime()), e.GetAuthor())
+	line := fmt.Sprintf("seq %d, %s ago, %s", e.GetSeq(), cliutil.Ago(now, e.GetTime().AsTime()), e.GetAuthor())
 	if action := e.GetDiff().GetAction(); action == "create" || action == "delete" {
 		what = []string{action + "d"}
 	}
@@ -298,7 +298,7 @@ func orElse(s, other string) string {
 }
 
 func age(now, t time.Time) string {
-	if a := cliutil.Age(now, t); a != "" {
+	if a := cliutil.Ago(now, t); a != "" {
 		return fmt.Sprintf("%s ago (%s)", a, t.UTC().Format(time.RFC3339))
 	}
 	return ""

@@ -77,7 +77,7 @@ func (t tables) resources(d *kind.Descriptor, rs ...*adminv1.Resource) (*cliutil
 		for _, c := range columns {
 			row = append(row, c.Value(object.Resource, object.Spec))
 		}
-		row = append(row, cliutil.Age(t.now, r.GetCreatedAt().AsTime()))
+		row = append(row, cliutil.Ago(t.now, r.GetCreatedAt().AsTime()))
 		if t.wide {
 			row = append(row, strconv.FormatUint(r.GetResourceVersion(), 10), scope(object.Resource), cliutil.Labels(object.Resource.Metadata.Labels))
 		}
@@ -94,7 +94,7 @@ func (t tables) mixed(rs []*adminv1.Resource) (*cliutil.Listing, error) {
 	l := &cliutil.Listing{Table: &cliutil.Table{Headings: []string{"KIND", "NAMESPACE", "NAME", "GENERATION", "SEQ", "AGE"}}, Empty: "no resources found", Documents: true}
 	for _, r := range rs {
 		l.Table.Add(r.GetKind(), r.GetNamespace(), r.GetName(), strconv.FormatUint(r.GetGeneration(), 10),
-			strconv.FormatUint(r.GetResourceVersion(), 10), cliutil.Age(t.now, r.GetCreatedAt().AsTime()))
+			strconv.FormatUint(r.GetResourceVersion(), 10), cliutil.Ago(t.now, r.GetCreatedAt().AsTime()))
 		if err := addResource(l, r); err != nil {
 			return nil, err
 		}
@@ -160,10 +160,10 @@ func (t tables) agents(agents ...*adminv1.Agent) *cliutil.Listing {
 		l.Table.Headings = []string{"NAME", "PHASE", "VERSION", "TARGET", "CONNECTED", "HUB", "LABELS", "JOINED", "SEEN", "CERTIFICATE", "VIEW", "ADDRESS", "BUILD", "MESSAGE"}
 	}
 	for _, a := range agents {
-		row := []string{a.GetNode(), Phase(a), Version(a.GetActive()), target(a), connected(a), cliutil.Labels(a.GetLabels()), cliutil.Age(t.now, a.GetLastSeen().AsTime()), a.GetMessage()}
+		row := []string{a.GetNode(), Phase(a), Version(a.GetActive()), target(a), connected(a), cliutil.Labels(a.GetLabels()), cliutil.Ago(t.now, a.GetLastSeen().AsTime()), a.GetMessage()}
 		if t.wide {
 			row = []string{a.GetNode(), Phase(a), Version(a.GetActive()), target(a), connected(a), a.GetHub(), cliutil.Labels(a.GetLabels()),
-				cliutil.Age(t.now, a.GetJoinedAt().AsTime()), cliutil.Age(t.now, a.GetLastSeen().AsTime()), expires(t.now, a.GetCertificateNotAfter()), shortHex(a.GetView()), a.GetAddress(), build(a.GetBuild()), a.GetMessage()}
+				cliutil.Ago(t.now, a.GetJoinedAt().AsTime()), cliutil.Ago(t.now, a.GetLastSeen().AsTime()), expires(t.now, a.GetCertificateNotAfter()), shortHex(a.GetView()), a.GetAddress(), build(a.GetBuild()), a.GetMessage()}
 		}
 		l.Table.Add(row...)
 		l.Items = append(l.Items, cliutil.ProtoJSON(a))
@@ -251,7 +251,7 @@ func (t tables) hubs(hubs []*adminv1.Hub) *cliutil.Listing {
 			seq, lag, streams = strconv.FormatUint(h.GetSeq(), 10), strconv.FormatUint(head-h.GetSeq(), 10), strconv.FormatUint(h.GetStreams(), 10)
 		}
 		row := []string{h.GetName(), h.GetAddress(), role, strconv.FormatUint(h.GetTerm(), 10), seq, lag, streams,
-			cliutil.Age(t.now, h.GetStartedAt().AsTime()), build(h.GetBuild()), h.GetProblem()}
+			cliutil.Ago(t.now, h.GetStartedAt().AsTime()), build(h.GetBuild()), brief(h.GetProblem())}
 		if t.wide {
 			row = append(row, h.GetKeyId())
 		}
@@ -262,10 +262,21 @@ func (t tables) hubs(hubs []*adminv1.Hub) *cliutil.Listing {
 	return l
 }
 
+// briefRunes is how much of a problem a table shows; describe and -o json have all.
+const briefRunes = 90
+
+func brief(problem string) string {
+	r := []rune(problem)
+	if len(r) <= briefRunes {
+		return problem
+	}
+	return string(r[:briefRunes-1]) + "…"
+}
+
 func (t tables) domain(d *adminv1.GetDomainResponse) *cliutil.Listing {
 	l := &cliutil.Listing{Table: &cliutil.Table{Headings: []string{"DOMAIN", "LEADER", "VERSION", "RESOURCES", "AGENTS", "VIEWS", "STORE"}}, Single: true}
 	row := []string{d.GetDomain(), d.GetLeader(), fmt.Sprintf("%d.%d", d.GetEpoch(), d.GetConfigSeq()), strconv.FormatUint(d.GetResources(), 10),
-		fmt.Sprintf("%d/%d connected", d.GetAgentsConnected(), d.GetAgents()), strconv.FormatUint(d.GetViews(), 10), strings.TrimSpace(d.GetStore() + " " + d.GetStoreHealth())}
+		fmt.Sprintf("%d/%d connected", d.GetAgentsConnected(), d.GetAgents()), strconv.FormatUint(d.GetViews(), 10), strings.TrimSpace(d.GetStore() + " " + brief(d.GetStoreHealth()))}
 	if t.wide {
 		l.Table.Headings = append(l.Table.Headings, "TERM", "SEQ", "LAG", "HUBS", "DIGEST", "ANSWERED BY", "BUILD")
 		row = append(row, strconv.FormatUint(d.GetTerm(), 10), strconv.FormatUint(d.GetSeq(), 10), strconv.FormatUint(d.GetLag(), 10),
@@ -274,7 +285,7 @@ func (t tables) domain(d *adminv1.GetDomainResponse) *cliutil.Listing {
 	l.Table.Add(row...)
 	for _, o := range d.GetAlsoServed() {
 		health := orElse(o.GetProblem(), "ok")
-		row := []string{o.GetDomain(), o.GetLeader(), "", "", fmt.Sprintf("%d on this hub", o.GetStreams()), "", strings.TrimSpace(o.GetStore() + " " + health)}
+		row := []string{o.GetDomain(), o.GetLeader(), "", "", fmt.Sprintf("%d on this hub", o.GetStreams()), "", strings.TrimSpace(o.GetStore() + " " + brief(health))}
 		if t.wide {
 			row = append(row, strconv.FormatUint(o.GetTerm(), 10), strconv.FormatUint(o.GetSeq(), 10), "", "", "", d.GetHub(), d.GetBuild())
 		}

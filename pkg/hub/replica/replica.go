@@ -100,6 +100,8 @@ type Replica struct {
 	snapshotting chan struct{}
 
 	current atomic.Pointer[Current]
+	// lostTold is when the log was told last that the lease was lost. Run's.
+	lostTold time.Time
 
 	mu         sync.Mutex // guards all below, and stores to current
 	changed    chan struct{}
@@ -260,9 +262,9 @@ func (r *Replica) Away() error {
 // itself once that is mended; what else it found, it does not look at again.
 func frozenError(cause error) error {
 	if wentBack(cause) {
-		return readOnly("this hub serves the last good state, read-only", cause)
+		return readOnly("this hub is read-only", cause)
 	}
-	return fault.New(fault.CodeReadOnly, "this hub serves the last good state, read-only until it is restarted; what it stopped at: %w", cause).
+	return fault.New(fault.CodeReadOnly, "read-only until this hub is restarted: %w", cause).
 		WithRemedy("%s Then restart this hub: it does not look again by itself.", fault.RemedyOf(cause))
 }
 

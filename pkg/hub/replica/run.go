@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -95,7 +96,7 @@ func (r *Replica) serve(ctx context.Context, l *store.Log) (err error) {
 		tenure, willing, err := r.campaign(ctx, l)
 		if err == nil {
 			if err = r.lead(ctx, l, tenure, willing); err != nil && ctx.Err() == nil {
-				r.log.Warn("lease is not held", "err", err)
+				r.tellLost(err)
 			}
 		}
 		if errors.Is(err, errReopen) || fault.CodeOf(err) == fault.CodeStoreFailed {
@@ -106,6 +107,21 @@ func (r *Replica) serve(ctx context.Context, l *store.Log) (err error) {
 		}
 	}
 	return nil
+}
+
+// lostEvery paces what the log is told of leases that were lost, each soon after it
+// was won: as while the store takes no writes.
+const lostEvery = 30 * time.Second
+
+// tellLost logs that the lease was lost. Run's goroutine only.
+func (r *Replica) tellLost(err error) {
+	level := slog.LevelWarn
+	if now := time.Now(); now.Sub(r.lostTold) >= lostEvery {
+		r.lostTold = now
+	} else {
+		level = slog.LevelDebug
+	}
+	r.log.Log(context.Background(), level, "lease is not held", "err", err)
 }
 
 // load replays the log: from what is current, else from the newest snapshot,
@@ -196,7 +212,7 @@ func (r *Replica) catchUp(ctx context.Context, l *store.Log) error {
 				r.lockedFreeze(err)
 				return nil
 			}
-			return fmt.Errorf("read the log: %w", err)
+			return err
 		}
 		r.mu.Lock()
 		for _, e := range entries {

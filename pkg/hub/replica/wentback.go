@@ -33,7 +33,7 @@ func Fold(ctx context.Context, l *store.Log) (*state.State, error) {
 	for {
 		entries, all, err := l.Follow(ctx, known(s), readPage)
 		if err != nil {
-			return nil, fmt.Errorf("read the log: %w", err)
+			return nil, err
 		}
 		for _, e := range entries {
 			if s, _, err = s.Apply(e.Entry, e.Hash); err != nil {

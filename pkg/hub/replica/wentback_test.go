@@ -3,6 +3,8 @@ package replica
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -333,5 +335,18 @@ func TestASplitHubWritesNothing(t *testing.T) {
 	writes(t, 1, a, b)
 	if err := a.Health(); err != nil {
 		t.Errorf("after it is over: %v", err)
+	}
+}
+
+func TestALeaseThatIsLostAgainAndAgainIsToldOnce(t *testing.T) {
+	var out strings.Builder
+	opt := options(nil, nil)
+	opt.Logger = slog.New(slog.NewTextHandler(&out, nil))
+	r := New(opt)
+	for i := range 20 {
+		r.tellLost(fmt.Errorf("leadership of term %d", i))
+	}
+	if n := strings.Count(out.String(), "lease is not held"); n != 1 {
+		t.Errorf("told %d times", n)
 	}
 }

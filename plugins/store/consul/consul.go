@@ -44,6 +44,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -280,6 +281,7 @@ func (d *Driver) retell(ctx context.Context) error {
 // failure classifies an error of a request. wrote says that the request could
 // have written something.
 func (d *Driver) failure(ctx context.Context, doing string, wrote bool, err error) error {
+	err = plain(err)
 	switch {
 	case d.ctx.Err() != nil && !wrote:
 		return fault.New(fault.CodeStoreClosed, "%s: the store is closed", doing)
@@ -296,11 +298,23 @@ func (d *Driver) failure(ctx context.Context, doing string, wrote bool, err erro
 	if wrote {
 		return fmt.Errorf("%s: the outcome is not known: %w", doing, err)
 	}
+	if fault.CodeOf(err) == fault.CodeStoreUnavailable {
+		return fmt.Errorf("%s: %w", doing, err) // ours, and says that it is Consul
+	}
 	if strings.Contains(err.Error(), "No cluster leader") {
 		return fault.New(fault.CodeStoreUnavailable, "%s: Consul has no leader: %w", doing, err).
 			WithRemedy("Most of Consul's servers are down or cannot reach each other: `consul operator raft list-peers -stale`. Hubs go on by themselves once a leader is elected.")
 	}
 	return fault.New(fault.CodeStoreUnavailable, "%s: Consul: %w", doing, err)
+}
+
+// plain is an error of a request without its method and URL, which are the client's
+// business.
+func plain(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		return u.Err
+	}
+	return err
 }
 
 // notSent tells that no connection was made, so that nothing was sent.

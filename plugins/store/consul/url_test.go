@@ -2,6 +2,8 @@ package consul
 
 import (
 	"errors"
+	"io"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -22,6 +24,19 @@ func TestAPrefixThatLeadsElsewhereIsRefused(t *testing.T) {
 		c, err := ParseURL("consul://127.0.0.1:8500/" + prefix)
 		if c.Domain = "d"; err != nil || c.Root() != want {
 			t.Errorf("prefix %q: keys under %q, %v, want %q", prefix, c.Root(), err, want)
+		}
+	}
+}
+
+func TestAnErrorNamesConsulOnceAndNoRequest(t *testing.T) {
+	d := open(t, Config{Address: "127.0.0.1:1"})
+	request := &url.Error{Op: "Put", URL: "http://127.0.0.1:1/v1/txn?consistent=", Err: io.ErrUnexpectedEOF}
+	own := fault.New(fault.CodeStoreUnavailable, "Consul at 127.0.0.1:1 did not answer within 3s")
+	for err, want := range map[error]string{
+		request: "read log: Consul: unexpected EOF", own: "read log: Consul at 127.0.0.1:1 did not answer within 3s",
+	} {
+		if got := d.failure(t.Context(), "read log", false, err); got.Error() != want || fault.CodeOf(got) != fault.CodeStoreUnavailable {
+			t.Errorf("got %v (%s), want %q", got, fault.CodeOf(got), want)
 		}
 	}
 }
