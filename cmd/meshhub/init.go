@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -363,7 +364,10 @@ func (g *genesis) makeLog(ctx context.Context) error {
 	if cerr := l.Close(); err == nil {
 		err = cerr
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("store %s: %w", cmp.Or(g.url, g.path("store.db")), err)
+	}
+	return nil
 }
 
 func (g *genesis) address() string {

@@ -244,9 +244,13 @@ func (j *joining) beginNew(ctx context.Context) error {
 	if err != nil {
 		return fault.New(fault.CodeIO, "read %s: %w", j.dir, err)
 	}
+	if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == configName }) {
+		return fault.New(fault.CodeInitNotEmpty, "%s holds a hub that was made or has joined already", j.dir).
+			WithRemedy("Start it: meshhub run --config %s. For another hub give another --data directory.", cliutil.ShellQuote(j.path(configName)))
+	}
 	for _, e := range entries {
 		// Keys without joining.json were not sent to anybody.
-		if !slices.Contains([]string{"keys", "ca", pendingKey}, e.Name()) || slices.ContainsFunc(entries, func(x fs.DirEntry) bool { return x.Name() == configName }) {
+		if !slices.Contains([]string{"keys", "ca", pendingKey}, e.Name()) {
 			return fault.New(fault.CodeInitNotEmpty, "%s is not empty", j.dir)
 		}
 	}

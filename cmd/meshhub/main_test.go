@@ -103,6 +103,15 @@ func TestInterruptedInitTakesBackWhatItMade(t *testing.T) {
 	}
 }
 
+func TestAHubThatHasJoinedIsNotJoinedAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	initialize(t, dir)
+	code, _, errs := invoke(t, "join", "--hub", "127.0.0.1:1", "--token", "a.b", "--ca-pin", "sha256:"+strings.Repeat("0", 64), "--data", dir)
+	if code == 0 || !strings.Contains(errs, "has joined already") || !strings.Contains(errs, "meshhub run --config") {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+}
+
 func TestMistakesEndWithTheirExitCode(t *testing.T) {
 	dir := t.TempDir()
 	broken := filepath.Join(dir, "meshhub.yaml")

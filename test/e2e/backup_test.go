@@ -94,6 +94,8 @@ func TestFromBoltToConsulAndBack(t *testing.T) {
 		c.Ctl("store", "export", "-o", file)
 		out := c.Ctl("store", "verify", file, "--root", filepath.Join(hub.Data, "root", "root-1.json"))
 		wantContains(t, "store verify", out, "signed by  hub hub1")
+		wantContains(t, "store verify -o json", c.Ctl("store", "verify", file, "-o", "json"), `"domain": "eu-west"`, `"hub": "hub1"`, `"pinned": false`)
+		wantRefused(t, c.Run("meshctl", "store", "verify", file, "--root", filepath.Join(hub.Data, "root", "root-1.key")), cliutil.ExitError, fault.CodeMetadataInvalid, "root-1.key is not root metadata", "root-1.json")
 		wantRefused(t, restore("--from", file, "--store", store), cliutil.ExitError, fault.CodeStoreLocked, "Stop all hubs")
 		stop(t, hub)
 		r := restore("--from", file, "--store", store)

@@ -5,10 +5,13 @@ package backups
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +19,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/trust"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
 
@@ -45,6 +49,9 @@ is whole only if meshctl exits 0.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if c := app.Flags.Consistency; c == string(wire.ConsistencyStale) {
 				return cliutil.Usagef("--consistency %s: a backup is read from the store, and holds all that was acknowledged", c)
+			}
+			if slices.Contains(cliutil.Formats, path) {
+				return cliutil.Usagef("-o names the file of a backup, which has one format").WithRemedy("to write a file of that name: -o ./%s", path)
 			}
 			if path == "" && app.IO.OutTerminal {
 				return cliutil.Usagef("a backup is binary, and stdout is a terminal").WithRemedy("write it to a file: `meshctl store export -o backup.mk`")
@@ -125,6 +132,7 @@ func receiveFile(ctx context.Context, app *cliutil.App, path string) (v backup.V
 
 func newVerify(app *cliutil.App) *cobra.Command {
 	var roots []string
+	var output string
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
 		Short: "Check that a backup is whole, and whose it is",
@@ -134,23 +142,52 @@ root/root-1.json of the first hub; otherwise the backup is held against itself.`
 		Example: `  meshctl store verify backup.mk --root ./hub/root/root-1.json`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return verify(cmd.Context(), app, args[0], roots)
+			format, err := cliutil.ParseFormat(output, "table", "json", "yaml", "jsonpath")
+			if err != nil {
+				return err
+			}
+			return verify(cmd.Context(), app, args[0], roots, format)
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveDefault
 		},
 	}
 	cmd.Flags().StringSliceVar(&roots, "root", nil, "root metadata to hold the backup against, oldest first")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "table, json, yaml or jsonpath=EXPRESSION")
+	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(cliutil.DocumentFormats, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
 	cmd.MarkFlagFilename("root", "json")
 	return cmd
 }
 
-func verify(ctx context.Context, app *cliutil.App, path string, roots []string) error {
+// verified is what verify -o json prints.
+type verified struct {
+	File      string    `json:"file"`
+	Domain    string    `json:"domain"`
+	First     uint64    `json:"firstEntry"`
+	Seq       uint64    `json:"seq"`
+	Term      uint64    `json:"term"`
+	Head      string    `json:"head"`
+	Bytes     uint64    `json:"bytes"`
+	CreatedAt time.Time `json:"createdAt"`
+	Hub       string    `json:"hub"`
+	KeyID     string    `json:"keyId"`
+	FirstRoot string    `json:"firstRoot"`
+	// Folded: the state was compared with what the log folds into. Pinned: the backup was
+	// held against --root.
+	Folded bool `json:"folded"`
+	Pinned bool `json:"pinned"`
+}
+
+func verify(ctx context.Context, app *cliutil.App, path string, roots []string, format cliutil.Format) error {
 	var c backup.Check
 	for _, p := range roots {
 		data, err := os.ReadFile(p)
 		if err != nil {
 			return fault.New(fault.CodeIO, "read root metadata: %w", err)
+		}
+		if _, err := trust.InspectRoot(data); err != nil {
+			return fault.New(fault.CodeMetadataInvalid, "%s is not root metadata: %w", p, err).
+				WithRemedy("Name public metadata, like root/root-1.json of the first hub, or what `meshctl trust show --save DIR` writes.")
 		}
 		c.Roots = append(c.Roots, data)
 	}
@@ -164,6 +201,17 @@ func verify(ctx context.Context, app *cliutil.App, path string, roots []string) 
 		return err
 	}
 	app.IO.Donef("%s is whole and signed: %s", filepath.Base(path), v)
+	if format.Structured() {
+		doc, err := cliutil.MarshalJSON(verified{
+			File: path, Domain: v.State.Domain(), First: v.Trimmed + 1, Seq: v.Head.Seq, Term: v.Head.Term, Head: hex.EncodeToString(v.Head.Hash[:]),
+			Bytes: v.Size(), CreatedAt: v.Backup.GetCreatedAt().AsTime(), Hub: v.SignedBy.Hub, KeyID: v.SignedBy.KeyID, FirstRoot: v.Anchors.Pin(),
+			Folded: v.Folded, Pinned: v.Pinned,
+		})
+		if err != nil {
+			return fault.New(fault.CodeInternal, "encode the result: %w", err)
+		}
+		return app.IO.PrintDocument(format, doc)
+	}
 	app.IO.Outf("entries    %d to %d\nbytes      %d\nhead       %x\nsigned by  hub %s, key %s", v.Trimmed+1, v.Head.Seq, v.Size(), v.Head.Hash, v.SignedBy.Hub, v.SignedBy.KeyID)
 	app.IO.Outf("first root %s", v.Anchors.Pin())
 	if !v.Folded {

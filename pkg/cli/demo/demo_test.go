@@ -180,3 +180,11 @@ func TestUpdatesAreReadFromPrometheusText(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
+
+func TestAMissingConsulIsToldWithTheFlagThatNamesOne(t *testing.T) {
+	s := &story{dir: t.TempDir()}
+	_, err := (&ring{story: s, consul: "no-such-consul"}).findAll(t.Context())
+	if err = s.failed(t.Context(), step{name: "programs"}, err); fault.CodeOf(err) != fault.CodeDemoStep || !strings.Contains(fault.RemedyOf(err), "--consul PATH") {
+		t.Errorf("%v; fix: %s", err, fault.RemedyOf(err))
+	}
+}

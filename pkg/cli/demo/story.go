@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -89,7 +90,11 @@ func (s *story) failed(ctx context.Context, st step, err error) error {
 			s.app.IO.Notef("%s", tail(string(data), 6))
 		}
 	}
-	return fault.New(fault.CodeDemoStep, "step %q: %w", st.name, err)
+	failed := fault.New(fault.CodeDemoStep, "step %q: %w", st.name, err)
+	if errors.Is(err, fault.CodeDemoPrograms) {
+		return failed.WithRemedy("%s", fault.RemedyOf(err)) // the logs say nothing of it
+	}
+	return failed
 }
 
 // hold prints what other clients need, as a shell reads it.
