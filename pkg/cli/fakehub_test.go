@@ -30,6 +30,7 @@ type fakeHub struct {
 	adminv1.UnimplementedFleetServiceServer
 	adminv1.UnimplementedTrustServiceServer
 	adminv1.UnimplementedDomainServiceServer
+	adminv1.UnimplementedRingServiceServer
 
 	get       func(*adminv1.GetRequest) (*adminv1.GetResponse, error)
 	list      func(*adminv1.ListRequest) (*adminv1.ListResponse, error)
@@ -44,9 +45,6 @@ type fakeHub struct {
 	create    func(*adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error)
 }
 
-func (h *fakeHub) ListHubs(context.Context, *adminv1.ListHubsRequest) (*adminv1.ListHubsResponse, error) {
-	return &adminv1.ListHubsResponse{Hubs: h.hubs}, nil
-}
 func (h *fakeHub) CreateDomain(_ context.Context, r *adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error) {
 	return h.create(r)
 }
@@ -78,6 +76,12 @@ func (h *fakeHub) ListAgents(ctx context.Context, r *adminv1.ListAgentsRequest) 
 func (h *fakeHub) GetAgent(_ context.Context, r *adminv1.GetAgentRequest) (*adminv1.GetAgentResponse, error) {
 	return h.agent(r)
 }
+func (h *fakeHub) ListHubs(context.Context, *adminv1.ListHubsRequest) (*adminv1.ListHubsResponse, error) {
+	return &adminv1.ListHubsResponse{Hubs: h.hubs}, nil
+}
+func (h *fakeHub) SetDrained(context.Context, *adminv1.SetDrainedRequest) (*adminv1.SetDrainedResponse, error) {
+	return &adminv1.SetDrainedResponse{Seq: 9}, nil
+}
 func (h *fakeHub) GetDomain(context.Context, *adminv1.GetDomainRequest) (*adminv1.GetDomainResponse, error) {
 	return &adminv1.GetDomainResponse{Domain: "demo", Hub: "hub1", Leader: "hub1", Epoch: 1, ConfigSeq: 7}, nil
 }
@@ -108,6 +112,7 @@ func newSession(t *testing.T, h *fakeHub) *session {
 	adminv1.RegisterFleetServiceServer(server, h)
 	adminv1.RegisterTrustServiceServer(server, h)
 	adminv1.RegisterDomainServiceServer(server, h)
+	adminv1.RegisterRingServiceServer(server, h)
 	go server.Serve(listener) // ends with Stop
 	t.Cleanup(server.Stop)
 	io, in, out, errs := cliutil.TestIO(map[string]string{"MESHKIT_HUB": "hub:1", "MESHKIT_CA_FILE": "c", "MESHKIT_CERT_FILE": "c", "MESHKIT_KEY_FILE": "k"})

@@ -412,3 +412,24 @@ func TestCompletionOffersLiveNamesAndGivesUpAfterASecond(t *testing.T) {
 		t.Errorf("took %s", took)
 	}
 }
+
+func TestADrainThatTakesTooLongSaysWhatIsLeft(t *testing.T) {
+	h := readingHub()
+	s := newSession(t, h)
+	hub1, hub2 := &adminv1.Hub{Name: "hub1", Seq: 9, Leader: true}, &adminv1.Hub{Name: "hub2", Seq: 9}
+	h.hubs = []*adminv1.Hub{hub1, hub2}
+	drain := func(want string) {
+		t.Helper()
+		s.run(8, "hub", "drain", "hub1", "--timeout", "300ms")
+		if !strings.Contains(s.err.String(), want) {
+			t.Errorf("want %q in %s", want, s.err)
+		}
+	}
+	drain("it has no streams, but no other hub leads yet")
+	hub1.Streams = 3
+	drain("it still has 3 streams, and no other hub leads")
+	hub1.Leader, hub2.Leader = false, true
+	drain("it still has 3 streams\n")
+	hub1.Streams = 0
+	s.run(0, "hub", "drain", "hub1")
+}

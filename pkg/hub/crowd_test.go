@@ -186,7 +186,8 @@ func TestAHubThatEndsHandsTheLeaseOverFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The next leader is a replica alone. It has led, so the hub knows of it.
+	// The next leader is a replica alone. It is listed and has led, so the hub knows of it.
+	list(t, h, "hub2")
 	next := replica.New(replica.Options{
 		Domain: hubtest.Name, Holder: store.Holder{Name: "hub2", Address: "127.0.0.1:1"}, Author: "spiffe://" + hubtest.Name + "/hub/hub2",
 		Open: func(ctx context.Context) (*store.Log, error) {

@@ -1,6 +1,10 @@
 package hub_test
 
 import (
+	"crypto"
+	"crypto/rand"
+	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,12 +103,14 @@ func TestADroppedHubLeadsNoMore(t *testing.T) {
 	o.apply(t, mesh()...)
 }
 
-// A hub is admitted by one that has the keys and leads. Who asks another is told what
-// to do, before the token is spent.
-func TestWhoCannotAdmitAHubSaysWhoCan(t *testing.T) {
-	d, hub2 := failedOver(t)
-	hub1 := d.Start(t, func(opt *hub.Options) { opt.HubCA, opt.HubCAChain = d.HubCA(t) })
-	token := hub2.Token(t, &adminv1.CreateTokenRequest{Role: "hub"})
+// newcomer is a hub that asks to join, and its keys.
+type newcomer struct {
+	*identityv1.JoinHubRequest
+	key, issuer crypto.Signer // of its certificate and its issuing CA
+}
+
+func joining(t *testing.T, d *hubtest.Domain, token, hub string) newcomer {
+	t.Helper()
 	id, _, _ := strings.Cut(token, ".")
 	config, err := sign.Create(t.Context(), hubtest.NewKeys(), "config", sign.Ed25519)
 	if err != nil {
@@ -114,20 +120,113 @@ func TestWhoCannotAdmitAHubSaysWhoCan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	proof, err := config.Sign(t.Context(), join.HubProof(d.Authority.Pin(), "hub4", id))
+	proof, err := config.Sign(t.Context(), join.HubProof(d.Authority.Pin(), hub, id))
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr := func() []byte {
-		out, err := ca.NewCSR(hubtest.Key(t), identity.ID{Domain: hubtest.Name, Kind: identity.Hub, Name: "hub4"})
+	n := newcomer{key: hubtest.Key(t), issuer: hubtest.Key(t)}
+	csr := func(key crypto.Signer) []byte {
+		out, err := ca.NewCSR(key, identity.ID{Domain: hubtest.Name, Kind: identity.Hub, Name: hub})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return out
 	}
-	req := &identityv1.JoinHubRequest{
-		Token: token, Hub: "hub4", Address: "10.0.0.4:8443", Csr: csr(), IssuerCsr: csr(), ConfigKey: public, ConfigProof: proof, RequestId: "join",
+	n.JoinHubRequest = &identityv1.JoinHubRequest{
+		Token: token, Hub: hub, Address: "127.0.0.1:1", Csr: csr(n.key), IssuerCsr: csr(n.issuer), ConfigKey: public, ConfigProof: proof, RequestId: rand.Text(),
 	}
+	return n
+}
+
+// admit has a hub admit another.
+func admit(t *testing.T, h *hubtest.Running, n newcomer) (*identityv1.JoinHubResponse, error) {
+	t.Helper()
+	return identityv1.NewIdentityServiceClient(h.Dial(t, nil)).JoinHub(t.Context(), n.JoinHubRequest)
+}
+
+// admits gives a hub what it takes to admit others.
+func admits(t *testing.T, d *hubtest.Domain) func(*hub.Options) {
+	return func(opt *hub.Options) { opt.HubCA, opt.HubCAChain = d.HubCA(t) }
+}
+
+// at has a hub serve at an address, as after a restart.
+func at(t *testing.T, address string) func(*hub.Options) {
+	return func(opt *hub.Options) {
+		_ = opt.Listener.Close()
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		opt.Listener = l
+	}
+}
+
+// A hub whose agents would have nowhere to go is not drained: a hub that was dropped
+// takes none, nor does one that does not answer.
+func TestAHubIsNotDrainedWhenNoOtherOneIsLeft(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	hub1 := d.Start(t)
+	hub2 := hub1.Follower(t, "hub2")
+	if err := hub1.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	comesAbout(t, "hub2 leads", hub2.Leads)
+	drain := func(by *hubtest.Running, name string, drained bool) error {
+		_, err := adminv1.NewRingServiceClient(by.Operator(t)).SetDrained(t.Context(), &adminv1.SetDrainedRequest{Hub: name, Drained: drained})
+		return err
+	}
+	err := drain(hub2, "hub2", true)
+	wantCode(t, err, fault.CodeLastHub)
+	if !strings.Contains(err.Error(), "answers: hub1 (") {
+		t.Errorf("who is silent is not named: %v", err)
+	}
+	hub1 = d.Start(t, at(t, hub1.Address))
+	comesAbout(t, "hub2 is drained", func() bool { return drain(hub2, "hub2", true) == nil })
+	comesAbout(t, "hub1 leads", hub1.Leads)
+	wantCode(t, drain(hub1, "hub1", true), fault.CodeLastHub)
+	if err := drain(hub1, "hub2", false); err != nil {
+		t.Fatal(err)
+	}
+	token := hub1.Token(t, &adminv1.CreateTokenRequest{Uses: 2})
+	if _, got := hub1.Join(t, token, "node-a"); !slices.Equal(got.GetHubs(), []string{hub1.Address, hub2.Address}) {
+		t.Errorf("a node is told of %v", got.GetHubs())
+	}
+	hub1.Publish(t, trust.KeysetEdit{DropHubs: []string{"hub2"}})
+	if _, got := hub1.Join(t, token, "node-b"); !slices.Equal(got.GetHubs(), []string{hub1.Address}) {
+		t.Errorf("after hub2 was dropped, a node is told of %v", got.GetHubs())
+	}
+	wantCode(t, drain(hub1, "hub1", true), fault.CodeLastHub)
+}
+
+// The name of a hub that was dropped is taken, and whoever wants it is told so.
+func TestTheNameOfADroppedHubIsTakenOnPurposeOnly(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	h := d.Start(t, admits(t, d))
+	token := h.Token(t, &adminv1.CreateTokenRequest{Role: "hub", Uses: 2})
+	if _, err := admit(t, h, joining(t, d, token, "hub4")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := admit(t, h, joining(t, d, token, "hub4"))
+	if wantCode(t, err, fault.CodeHubExists); strings.Contains(err.Error(), "dropped") {
+		t.Errorf("a hub that is there: %v", err)
+	}
+	h.Publish(t, trust.KeysetEdit{DropHubs: []string{"hub4"}})
+	_, err = admit(t, h, joining(t, d, token, "hub4"))
+	if wantCode(t, err, fault.CodeHubExists); !strings.Contains(err.Error(), "was dropped") {
+		t.Errorf("a hub that was dropped: %v", err)
+	}
+	bound := h.Token(t, &adminv1.CreateTokenRequest{Role: "hub", Node: "hub4"})
+	if _, err := admit(t, h, joining(t, d, bound, "hub4")); err != nil {
+		t.Errorf("with a token for the name: %v", err)
+	}
+}
+
+// A hub is admitted by one that has the keys and leads. Who asks another is told what
+// to do, before the token is spent.
+func TestWhoCannotAdmitAHubSaysWhoCan(t *testing.T) {
+	d, hub2 := failedOver(t)
+	hub1 := d.Start(t, admits(t, d))
+	req := joining(t, d, hub2.Token(t, &adminv1.CreateTokenRequest{Role: "hub"}), "hub4").JoinHubRequest
 	for name, h := range map[string]*hubtest.Running{"hub1": hub1, "hub2": hub2} {
 		_, err := identityv1.NewIdentityServiceClient(h.Dial(t, nil)).JoinHub(t.Context(), req)
 		wantCode(t, err, fault.CodeNoHubCA)

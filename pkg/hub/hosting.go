@@ -38,7 +38,7 @@ func (h *Hub) Others() []string {
 	var out []string
 	if s := h.state(); s != nil {
 		for x := range s.Hubs() {
-			if x.GetHub() != h.opt.Name && !x.GetDrained() {
+			if x.GetHub() != h.opt.Name && !x.GetDrained() && h.listed(x.GetHub()) {
 				out = append(out, x.GetHub())
 			}
 		}

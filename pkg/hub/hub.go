@@ -310,20 +310,26 @@ func (h *Hub) listed(name string) bool {
 	return f != nil && slices.ContainsFunc(f.Anchors.Hubs(), func(k trust.HubKey) bool { return k.Hub == name })
 }
 
-// hubs lists where streams may go, this hub first unless it is drained.
+// hubs lists where streams may go, this hub first unless it is drained. One that was
+// dropped is of no use to agents.
 func (h *Hub) hubs() []string {
-	if s := h.state(); s != nil && isDrained(s, h.opt.Name) {
-		return append(h.otherHubs(), h.opt.Advertise)
+	others := h.otherHubs()
+	switch s := h.state(); {
+	case len(others) > 0 && !h.listed(h.opt.Name):
+		return others
+	case s != nil && isDrained(s, h.opt.Name):
+		return append(others, h.opt.Advertise)
 	}
-	return append([]string{h.opt.Advertise}, h.otherHubs()...)
+	return append([]string{h.opt.Advertise}, others...)
 }
 
-// otherHubs lists the addresses of the domain's other hubs that are not drained.
+// otherHubs lists the addresses of the domain's other hubs that are in use: neither
+// drained nor dropped.
 func (h *Hub) otherHubs() []string {
 	var out []string
 	if s := h.state(); s != nil {
 		for other := range s.Hubs() {
-			if other.GetHub() != h.opt.Name && other.GetAddress() != "" && !other.GetDrained() {
+			if other.GetHub() != h.opt.Name && other.GetAddress() != "" && !other.GetDrained() && h.listed(other.GetHub()) {
 				out = append(out, other.GetAddress())
 			}
 		}

@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,8 +42,9 @@ func newDrain(app *cliutil.App) *cobra.Command {
 		Use:   "drain NAME",
 		Short: "Send a hub's streams and leadership to the others",
 		Long: `Drain has a hub send its agents to the other hubs, take no new ones, and hand leadership over if it has it. It answers
-operators as before. It stays so, over restarts, until "meshctl hub undrain". The last hub cannot be drained. Should all
-others be lost, a drained hub leads after five seconds all the same, so that the domain can be changed.
+operators as before. It stays so, over restarts, until "meshctl hub undrain". A hub cannot be drained when no
+other that is in use answers. Should all others be lost later, a drained hub leads after five seconds all the same, so that
+the domain can be changed.
 
 The command waits until the hub has no stream left and another leads.`,
 		Example: `  meshctl hub drain hub2
@@ -99,12 +101,15 @@ func (o *drainOptions) run(cmd *cobra.Command, hub string) error {
 func (o *drainOptions) await(ctx context.Context, c *client.Client, hub string) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
+	var drained, leader *adminv1.Hub
 	for {
 		hubs, err := c.Hubs(ctx)
-		if err != nil {
+		if err != nil && (ctx.Err() == nil || drained == nil) {
 			return err
 		}
-		drained, leader := findHub(hubs, hub)
+		if err == nil {
+			drained, leader = findHub(hubs, hub)
+		}
 		if drained.GetSeq() == 0 {
 			o.app.IO.Donef("hub %s does not answer: whatever it had is elsewhere or away", hub)
 			return nil
@@ -114,10 +119,23 @@ func (o *drainOptions) await(ctx context.Context, c *client.Client, hub string) 
 			return nil
 		}
 		if backoff.Sleep(ctx, backoff.Jitter(200*time.Millisecond, 0.2)) != nil {
-			return fault.New(fault.CodeTimeout, "hub %s still has %d streams or leads after %s", hub, drained.GetStreams(), o.timeout).
-				WithRemedy("It goes on by itself; look with `meshctl get hubs`. An agent that stays may not reach the other hubs.")
+			return fault.New(fault.CodeTimeout, "hub %s is drained, and after %s it %s", hub, o.timeout, left(drained, leader)).
+				WithRemedy("It goes on by itself; look with `meshctl get hubs`. An agent that stays may not reach the other hubs; one that leads on may be the only one that reaches the store.")
 		}
 	}
+}
+
+// left tells what a drained hub has not given up yet.
+func left(drained, leader *adminv1.Hub) string {
+	leads := leader == nil || leader.GetName() == drained.GetName()
+	streams := fmt.Sprintf("still has %d streams", drained.GetStreams())
+	switch {
+	case leads && drained.GetStreams() > 0:
+		return streams + ", and no other hub leads"
+	case leads:
+		return "has no streams, but no other hub leads yet"
+	}
+	return streams
 }
 
 func findHub(hubs []*adminv1.Hub, name string) (hub, leader *adminv1.Hub) {

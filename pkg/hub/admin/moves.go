@@ -3,6 +3,8 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -15,6 +17,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/hub/peers"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/state"
+	"github.com/meshkit/meshkit/pkg/wire"
 )
 
 // Ring implements adminv1.RingServiceServer: what moves work between hubs.
@@ -53,6 +56,17 @@ func (s *Ring) SetDrained(ctx context.Context, in *adminv1.SetDrainedRequest) (*
 	if err != nil {
 		return nil, err
 	}
+	cur, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	if _, done, err := req.committed(cur); err != nil {
+		return nil, err
+	} else if h, _ := cur.State.Hub(in.GetHub()); !done && in.GetDrained() && !h.GetDrained() {
+		if err := s.anotherAnswers(ctx, cur.State, in.GetHub()); err != nil {
+			return nil, err
+		}
+	}
 	var out adminv1.SetDrainedResponse
 	e, err := s.Replica.Propose(ctx, func(cur *replica.Current, _ time.Time) (replica.Proposal, error) {
 		if seq, done, err := req.committed(cur); err != nil || done {
@@ -77,6 +91,36 @@ func (s *Ring) SetDrained(ctx context.Context, in *adminv1.SetDrainedRequest) (*
 		return nil, err
 	}
 	return &adminv1.SetDrainedResponse{Seq: e.Seq}, nil
+}
+
+// anotherAnswers refuses to drain a hub when no other one is in use that the keyset
+// lists and that answers: its agents would have nowhere to go.
+func (s *Ring) anotherAnswers(ctx context.Context, st *state.State, hub string) error {
+	if err := st.CheckDrain(hub, true); err != nil {
+		return err
+	}
+	inUse := func(name string) bool {
+		h, ok := st.Hub(name)
+		return ok && name != hub && !h.GetDrained()
+	}
+	if inUse(s.Hub) {
+		return nil
+	}
+	answers := peers.Ask(ctx, s.Peers.Only(inUse), func(ctx context.Context, conn *grpc.ClientConn) (*adminv1.ListHubsResponse, error) {
+		return adminv1.NewFleetServiceClient(conn).ListHubs(ctx, &adminv1.ListHubsRequest{Local: true})
+	})
+	var silent []string
+	for _, a := range answers {
+		if a.Err == nil {
+			return nil
+		}
+		silent = append(silent, fmt.Sprintf("%s (%s)", a.Peer.Hub, wire.DialReason(a.Err.Error())))
+	}
+	if len(silent) == 0 {
+		return fault.New(fault.CodeLastHub, "hub %q is the last one in use: the others are drained or were dropped", hub)
+	}
+	return fault.New(fault.CodeLastHub, "no other hub that is in use answers: %s", strings.Join(silent, ", ")).
+		WithRemedy("Start one of them, take another into use with `meshctl hub undrain NAME`, or add one with `meshhub join`; `meshctl get hubs` shows them.")
 }
 
 // TransferLeadership implements adminv1.RingServiceServer. Only the leader is
@@ -116,7 +160,8 @@ func (s *Ring) TransferLeadership(ctx context.Context, in *adminv1.TransferLeade
 		return nil, err
 	}
 	// Whoever does not answer may win; the answer tells who did.
-	peers.Ask(ctx, s.Peers.Except(in.GetTo()), func(ctx context.Context, conn *grpc.ClientConn) (*adminv1.HoldBackResponse, error) {
+	others := s.Peers.Only(func(hub string) bool { return hub != in.GetTo() })
+	peers.Ask(ctx, others, func(ctx context.Context, conn *grpc.ClientConn) (*adminv1.HoldBackResponse, error) {
 		return adminv1.NewRingServiceClient(conn).HoldBack(ctx, &adminv1.HoldBackRequest{For: durationpb.New(holdBack)})
 	})
 	begin := time.Now()

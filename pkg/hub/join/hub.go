@@ -10,6 +10,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/sign"
 	"github.com/meshkit/meshkit/pkg/state"
+	"github.com/meshkit/meshkit/pkg/trust"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
 
@@ -239,7 +241,17 @@ func (s *Service) checkHub(st *state.State, r *hubRequest, now time.Time) (again
 	if now.Before(st.Time()) {
 		now = st.Time()
 	}
-	return false, st.CheckHubJoin(r.tokenID, r.GetHub(), now)
+	err = st.CheckHubJoin(r.tokenID, r.GetHub(), now)
+	if anchors := s.opt.Anchors(); errors.Is(err, fault.CodeHubExists) && anchors != nil && !lists(anchors, r.GetHub()) {
+		return false, fault.New(fault.CodeHubExists, "hub %q was dropped from the domain, and its name is kept", r.GetHub()).
+			WithRemedy("Choose another --name; or, to use that one again, make a token for it: `meshctl token create --hub --node %s`.", r.GetHub())
+	}
+	return false, err
+}
+
+// lists tells whether the keyset lists a key of a hub.
+func lists(a *trust.Anchors, hub string) bool {
+	return slices.ContainsFunc(a.Hubs(), func(k trust.HubKey) bool { return k.Hub == hub })
 }
 
 // admitHub commits the join, with the keyset that lists the hub.

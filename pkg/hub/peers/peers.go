@@ -158,16 +158,16 @@ type Lister interface {
 	Conn(Peer) (*grpc.ClientConn, error)
 }
 
-// Except is the set without one hub.
-func (s *Set) Except(hub string) Lister { return except{s, hub} }
+// Only is the part of the set that keep wants.
+func (s *Set) Only(keep func(hub string) bool) Lister { return only{s, keep} }
 
-type except struct {
+type only struct {
 	*Set
-	hub string
+	keep func(hub string) bool
 }
 
-func (e except) Others() []Peer {
-	return slices.DeleteFunc(e.Set.Others(), func(p Peer) bool { return p.Hub == e.hub })
+func (o only) Others() []Peer {
+	return slices.DeleteFunc(o.Set.Others(), func(p Peer) bool { return !o.keep(p.Hub) })
 }
 
 // Ask makes the same call to all other hubs at once, and waits at most Timeout for
