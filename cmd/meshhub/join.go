@@ -65,7 +65,7 @@ key listed in the keyset, and writes DIR/meshhub.yaml. Private keys never leave 
 the keys that admit hubs: the one that init made does. The command can be repeated after any failure.
 
 All hubs of a domain share its log, so the store must be one that they all reach: the answer says where it is, unless
---store does.
+--store does. With --store, the log is looked for there before anything is asked or spent.
 
 "meshctl token create --hub" prints the token and the pin. The token comes from --token, else from the file that
 --token-file names, else from $MESHKIT_TOKEN.`,
@@ -118,6 +118,9 @@ func (o *joinOptions) run(ctx context.Context) error {
 	defer cancel()
 	j, err := o.prepare()
 	if err != nil {
+		return err
+	}
+	if err := j.checkStore(ctx); err != nil {
 		return err
 	}
 	if err := j.begin(ctx); err != nil {
@@ -186,6 +189,22 @@ func (o *joinOptions) prepare() (*joining, error) {
 	}
 	j.caDir, err = builtin.Signer("file", j.path("ca"), passphrase)
 	return j, err
+}
+
+// checkStore tells whether the store that was given holds the domain's log, before
+// anything is made or spent.
+func (j *joining) checkStore(ctx context.Context) error {
+	if j.url == "" {
+		return nil
+	}
+	hub, err := client.WhoIs(ctx, j.hub, j.pin)
+	if err != nil {
+		return err
+	}
+	if err := reachLog(ctx, j.driver, j.url, hub.Domain); err != nil {
+		return fmt.Errorf("nothing was asked of hub %s, for --store does not work here: %w", j.hub, err)
+	}
+	return nil
 }
 
 func (o *joinOptions) readToken() error {
@@ -349,8 +368,11 @@ func (j *joining) finish(ctx context.Context, got client.Pinned[*identityv1.Join
 	driver, url := j.driver, j.url
 	if url == "" {
 		if driver, url, err = builtin.StoreDriver(answer.GetStoreUrl(), "/"); err != nil || url == "" {
-			return fault.New(fault.CodeConfig, "the domain's log is in a store of driver %q, which other hubs cannot reach", answer.GetStoreDriver()).
-				WithRemedy("Several hubs need a store that all reach: move the log to Consul first.")
+			return fault.New(fault.CodeStoreNotShared, "the log of domain %s is in a store of driver %q, which other hubs cannot reach", domain, answer.GetStoreDriver())
+		}
+		if err := reachLog(ctx, driver, url, domain); err != nil {
+			return fault.New(fault.CodeStoreUnavailable, "hub %s is admitted, but this machine does not reach the log where the others do: %w", j.name, err).
+				WithRemedy("Run the same command again with --store, as this machine reaches it: that spends no further use of the token.")
 		}
 	}
 	chain := answer.GetIssuerChain()

@@ -27,6 +27,35 @@ type Pinned[T any] struct {
 	Unsure bool
 }
 
+// tryTime bounds one try to reach a hub.
+const tryTime = 5 * time.Second
+
+// WhoIs tells who a hub is that is known by its CA pin only, and asks nothing of it. It
+// tries until the hub answers or ctx ends.
+func WhoIs(ctx context.Context, hub, pin string) (identity.ID, error) {
+	config, captured, err := mtls.PinnedClientConfig(pin)
+	if err != nil {
+		return identity.ID{}, err
+	}
+	config.NextProtos = []string{"h2"}
+	pause := backoff.New(backoff.Policy{Base: 200 * time.Millisecond, Cap: 3 * time.Second})
+	for {
+		try, cancel := context.WithTimeout(ctx, tryTime)
+		conn, err := (&tls.Dialer{Config: config}).DialContext(try, "tcp", hub)
+		cancel()
+		if err == nil {
+			_ = conn.Close()
+			return captured.Hub(), nil
+		}
+		if fault.CodeOf(err) != "" { // it is not whom the pin is of
+			return identity.ID{}, fmt.Errorf("reach hub %s: %w", hub, err)
+		}
+		if backoff.Sleep(ctx, pause.Next()) != nil {
+			return identity.ID{}, fault.New(fault.CodeNoConnection, "reach hub %s: %w", hub, err)
+		}
+	}
+}
+
 // AskPinned makes a call of the identity service without a client certificate, to
 // a hub whose chain holds the pinned CA, and repeats it until it is answered, for
 // good or ill, or ctx ends. The call carries a request id, or repeating it would

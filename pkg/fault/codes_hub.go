@@ -44,6 +44,7 @@ const (
 	CodeHubDropped       Code = "MK6065"
 	CodeKeysetEnding     Code = "MK6066"
 	CodeRingSplit        Code = "MK6067"
+	CodeStoreNotShared   Code = "MK6068"
 	CodeKeysetKeyMissing Code = "MK6054"
 	CodeInitNotEmpty     Code = "MK6060"
 	CodeInitIncomplete   Code = "MK6061"
@@ -96,5 +97,6 @@ var hubCodes = []Entry{
 	{CodeRingSplit, Unavailable, "ring is split", "Another hub of the domain leads under a term that this hub's store does not have: they use different logs, as when a restore put the domain into another store and this hub was started with its old configuration. What this hub would write, no agent would take. It serves reads and streams, and writes nothing.", "Stop this hub, write the store that the other hub uses into its meshhub.yaml (store.driver, store.url), and start it again. See docs/runbooks/ring.md, \"The ring is split\"."},
 	{CodeInitNotEmpty, AlreadyExists, "directory is not empty", "`meshhub init` writes a new domain into an empty or absent directory and changes nothing else.", "Give another --data directory, or remove this one if it holds nothing you need."},
 	{CodeInitIncomplete, Invalid, "directory holds no complete hub", "The directory has no meshhub.yaml, or an interrupted `meshhub init` left parts behind.", "If no hub ever ran from it, move it away and run `meshhub init` again. If one did, keep it: it holds the domain's keys; write meshhub.yaml again or restore it (docs/runbooks/hub.md)."},
+	{CodeStoreNotShared, Conflict, "the domain's store cannot be shared", "The hubs of a domain share its log. This domain's is in a file of one hub, which others cannot reach.", "Move the log to Consul: `meshctl store export -o backup.mk`, stop the hub, `meshhub restore --from backup.mk --data DIR --store consul://HOST:PORT/PREFIX?dc=NAME`, start it, and join again. A refused join spends no use of the token."},
 	{CodeStoreDomain, Invalid, "store belongs to another domain", "The log in the store names another domain than the configuration.", "Give the --data directory and configuration of one domain."},
 }

@@ -146,7 +146,10 @@ func admit(t *testing.T, h *hubtest.Running, n newcomer) (*identityv1.JoinHubRes
 
 // admits gives a hub what it takes to admit others.
 func admits(t *testing.T, d *hubtest.Domain) func(*hub.Options) {
-	return func(opt *hub.Options) { opt.HubCA, opt.HubCAChain = d.HubCA(t) }
+	return func(opt *hub.Options) {
+		opt.HubCA, opt.HubCAChain = d.HubCA(t)
+		opt.StoreURL = "consul://127.0.0.1:8500/meshkit"
+	}
 }
 
 // at has a hub serve at an address, as after a restart.
@@ -196,6 +199,25 @@ func TestAHubIsNotDrainedWhenNoOtherOneIsLeft(t *testing.T) {
 		t.Errorf("after hub2 was dropped, a node is told of %v", got.GetHubs())
 	}
 	wantCode(t, drain(hub1, "hub1", true), fault.CodeLastHub)
+}
+
+// A hub whose log no other can reach admits none, and takes no use of the token for it.
+func TestAHubWithAStoreOfItsOwnAdmitsNone(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	h := d.Start(t, admits(t, d), func(opt *hub.Options) { opt.StoreURL = "" })
+	n := joining(t, d, h.Token(t, &adminv1.CreateTokenRequest{Role: "hub"}), "hub2")
+	_, err := admit(t, h, n)
+	if wantCode(t, err, fault.CodeStoreNotShared); !strings.Contains(fault.RemedyOf(err), "meshhub restore") {
+		t.Errorf("the remedy is %q", fault.RemedyOf(err))
+	}
+	tokens, err := operate(t, h).fleet.ListTokens(t.Context(), &adminv1.ListTokensRequest{})
+	if err != nil || len(tokens.GetTokens()) != 1 || tokens.GetTokens()[0].GetUsed() != 0 {
+		t.Errorf("tokens afterwards: %v (%v)", tokens, err)
+	}
+	hubs, err := operate(t, h).fleet.ListHubs(t.Context(), &adminv1.ListHubsRequest{})
+	if err != nil || len(hubs.GetHubs()) != 1 {
+		t.Errorf("hubs afterwards: %v (%v)", hubs, err)
+	}
 }
 
 // The name of a hub that was dropped is taken, and whoever wants it is told so.

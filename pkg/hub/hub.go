@@ -86,7 +86,7 @@ type Options struct {
 	Authority *ca.Authority
 	// HubCA makes the issuing CAs of hubs that join, and HubCAChain is what leads
 	// from it to the root; nil when this hub admits none. StoreURL tells them where
-	// the log is, with StoreName.
+	// the log is, with StoreName; empty: where no other hub reaches it.
 	HubCA      ca.Driver
 	HubCAChain [][]byte
 	StoreURL   string

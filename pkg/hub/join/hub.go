@@ -42,7 +42,8 @@ type HubAdmission struct {
 	Keyset func(ctx context.Context, st *state.State, hub string, key sign.PublicKey, now time.Time) (keyset, caBundle []byte, err error)
 	// Follow takes over the trust metadata of a state.
 	Follow func(ctx context.Context, st *state.State) (changed bool, err error)
-	// StoreDriver and StoreURL tell joining hubs where the log is.
+	// StoreDriver and StoreURL tell joining hubs where the log is; without a URL it is
+	// where no other hub can reach it, and none is admitted.
 	StoreDriver, StoreURL string
 }
 
@@ -89,6 +90,9 @@ func (s *Service) joinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*
 	}
 	if s.opt.Admission.CA == nil {
 		return nil, noHubCA(cur.State)
+	}
+	if s.opt.Admission.StoreURL == "" {
+		return nil, fault.New(fault.CodeStoreNotShared, "the log of domain %s is in hub %s's own store (%s), which other hubs cannot reach", s.opt.Domain, s.opt.Hub, s.opt.Admission.StoreDriver)
 	}
 	if again { // as often as a member may ask for a certificate
 		if err := s.renewals.Take(req.id.String()); err != nil {

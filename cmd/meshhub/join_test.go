@@ -1,0 +1,63 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/client"
+	"github.com/meshkit/meshkit/pkg/fault"
+)
+
+// running is a hub with an embedded store, and an operator of it.
+func running(t *testing.T) (dir, address string, operator *client.Client) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "hub")
+	initialize(t, dir)
+	ready, stop := run(t, dir)
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("hub ended with %v", err)
+		}
+	})
+	admin := func(name string) string { return filepath.Join(dir, "admin", name) }
+	operator, err := client.Dial(client.Config{Hub: ready["listen"], CAFile: admin("ca.pem"), CertFile: admin("admin.pem"), KeyFile: admin("admin.key")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = operator.Close() })
+	return dir, ready["listen"], operator
+}
+
+// A join that cannot work costs nothing: no directory, no use of the token.
+func TestAJoinThatCannotWorkCostsNothing(t *testing.T) {
+	_, address, operator := running(t)
+	token, err := operator.CreateToken(t.Context(), &adminv1.CreateTokenRequest{Role: "hub", RequestId: "token"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		flags []string
+		code  fault.Code
+		says  string
+	}{
+		"a store that is not there":       {[]string{"--store", "consul://127.0.0.1:9/meshkit"}, fault.CodeStoreUnavailable, "127.0.0.1:9"},
+		"a domain whose store is its own": {nil, fault.CodeStoreNotShared, "meshhub restore --from"},
+	} {
+		data := filepath.Join(t.TempDir(), "hub2")
+		args := append([]string{"join", "--hub", address, "--token", token.GetToken(), "--ca-pin", token.GetCaPin(), "--data", data, "--listen", "127.0.0.1:7000"}, c.flags...)
+		code, _, errs := invoke(t, args...)
+		if code == 0 || !strings.Contains(errs, string(c.code)) || !strings.Contains(errs, c.says) {
+			t.Errorf("%s: exit %d, want %s and %q:\n%s", name, code, c.code, c.says, errs)
+		}
+		if _, err := os.Stat(data); len(c.flags) > 0 && !os.IsNotExist(err) {
+			t.Errorf("%s: %s is there (%v)", name, data, err)
+		}
+	}
+	tokens, err := operator.Tokens(t.Context())
+	if err != nil || len(tokens) != 1 || tokens[0].GetUsed() != 0 {
+		t.Errorf("tokens afterwards: %v (%v)", tokens, err)
+	}
+}
