@@ -128,7 +128,7 @@ func (o *joinOptions) run(ctx context.Context) error {
 	}
 	got, err := j.ask(ctx)
 	if err != nil {
-		return err
+		return unanswered(err)
 	}
 	if err := j.finish(ctx, got); err != nil {
 		return err
@@ -338,6 +338,20 @@ func (j *joining) ask(ctx context.Context) (client.Pinned[*identityv1.JoinHubRes
 			ConfigKey: key, ConfigProof: proof, RequestId: j.requestID,
 		})
 	})
+}
+
+// unanswered says how a join goes on that may have been granted: it keeps its request
+// id in the directory.
+func unanswered(err error) error {
+	code := fault.CodeOf(err)
+	switch k := fault.KindOf(err); {
+	case code == "" || code == fault.CodeNoHubCA:
+		return err
+	case k == fault.Timeout, k == fault.Unknown, code == fault.CodeNotLeader:
+		return fault.New(code, "%w", err).
+			WithRemedy("See with `meshctl get hubs` that a hub leads, and run the same command again, with a longer --timeout if need be: it goes on with the same request, which spends no second use of the token.")
+	}
+	return err
 }
 
 // finish verifies the answer and writes the directory; the configuration last.
