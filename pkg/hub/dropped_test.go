@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net/http"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -130,6 +131,76 @@ func TestTheIssuingCAOfADroppedHubCountsNoMore(t *testing.T) {
 	}
 	if err := hubs(h2.Dial(t, d.Source(t, identity.Hub, "hub3"))); err != nil {
 		t.Errorf("a hub with a certificate of another CA: %v", err)
+	}
+}
+
+// A hub that took another's place leaves nothing to the machine that was lost: neither
+// its certificate counts nor what its issuing CA signs.
+func TestWhoseHubsPlaceAnotherHasMayDoNothing(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	h := d.Start(t, admits(t, d))
+	list(t, h, "hub3")
+	call := func(s *mtls.Source) error {
+		_, err := adminv1.NewFleetServiceClient(h.Dial(t, s)).ListHubs(t.Context(), &adminv1.ListHubsRequest{Local: true})
+		return err
+	}
+	forward := func(s *mtls.Source) error {
+		md := metadata.Pairs("meshkit-forwarded", "1")
+		for _, der := range d.Source(t, identity.Operator, "admin").Certificate().Certificate {
+			md.Append("meshkit-forwarded-cert-bin", string(der))
+		}
+		_, err := adminv1.NewFleetServiceClient(h.Dial(t, s)).CreateToken(metadata.NewOutgoingContext(t.Context(), md), &adminv1.CreateTokenRequest{})
+		return err
+	}
+	// place has a hub2 join and gives its certificate, and its issuing CA.
+	place := func() (*mtls.Source, *ca.Authority) {
+		n := joining(t, d, h.Token(t, &adminv1.CreateTokenRequest{Role: "hub", Node: "hub2"}), "hub2")
+		got, err := admit(t, h, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source, err := mtls.NewSource(mtls.Certificate(got.GetCertificateChain(), n.key), d.Authority.Bundle())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return source, d.AuthorityFor(t, n.issuer, got.GetIssuerChain())
+	}
+	list(t, h, "hub2")
+	d.CASkew.Store(-int64(time.Hour))
+	lost := d.Source(t, identity.Hub, "hub2") // of some time ago
+	d.CASkew.Store(0)
+	conn := h.Dial(t, lost)
+	open := func() error {
+		_, err := adminv1.NewFleetServiceClient(conn).ListHubs(t.Context(), &adminv1.ListHubsRequest{Local: true})
+		return err
+	}
+	for name, err := range map[string]error{"call": call(lost), "forward": forward(lost), "on an open connection": open()} {
+		if err != nil {
+			t.Errorf("%s before it was replaced: %v", name, err)
+		}
+	}
+	_, stolen := place()
+	for name, err := range map[string]error{"call": call(lost), "forward": forward(lost), "on an open connection": open()} {
+		if fault.CodeOf(err) != fault.CodeHubDropped {
+			t.Errorf("%s after it was replaced: %v", name, err)
+		}
+	}
+	forged := []*mtls.Source{d.SourceOf(t, stolen, identity.Operator, "admin"), d.SourceOf(t, stolen, identity.Hub, "hub2"), d.SourceOf(t, stolen, identity.Hub, "hub3")}
+	for _, s := range forged {
+		if err := call(s); err != nil {
+			t.Errorf("%s of the present issuing CA: %v", s.ID(), err)
+		}
+	}
+	present, issuer := place()
+	for _, s := range forged {
+		if err := call(s); fault.CodeOf(err) != fault.CodeHubDropped {
+			t.Errorf("%s of the lost issuing CA: %v", s.ID(), err)
+		}
+	}
+	for _, s := range []*mtls.Source{present, d.SourceOf(t, issuer, identity.Operator, "admin"), d.SourceOf(t, issuer, identity.Hub, "hub2")} {
+		if err := call(s); err != nil {
+			t.Errorf("%s of the hub that has the place: %v", s.ID(), err)
+		}
 	}
 }
 

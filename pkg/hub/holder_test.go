@@ -103,6 +103,29 @@ func TestADroppedHubLeadsNoMore(t *testing.T) {
 	o.apply(t, mesh()...)
 }
 
+// So does one whose place another has: its own key is not the one that is listed.
+func TestAHubWhosePlaceAnotherHasLeadsNoMore(t *testing.T) {
+	d, hub2 := failedOver(t)
+	hub1 := d.Start(t)
+	shown, err := operate(t, hub2).trust.GetTrust(t.Context(), &adminv1.GetTrustRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := sign.Create(t.Context(), hubtest.NewKeys(), "config", sign.Ed25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edit := trust.KeysetEdit{Add: map[string][]sign.PublicKey{"hub2": {key.Public()}}}
+	for _, k := range shown.GetHubKeys() {
+		if k.GetHub() == "hub2" {
+			edit.DropKeys = append(edit.DropKeys, k.GetKeyId())
+		}
+	}
+	hub2.Publish(t, edit)
+	comesAbout(t, "another hub leads", func() bool { return hub1.Leads() && !hub2.Leads() })
+	operate(t, hub1).apply(t, mesh()...)
+}
+
 // newcomer is a hub that asks to join, and its keys.
 type newcomer struct {
 	*identityv1.JoinHubRequest

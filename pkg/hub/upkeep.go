@@ -171,7 +171,7 @@ func (h *Hub) webServer() *http.Server {
 		if id.Kind == identity.Node {
 			return fault.New(fault.CodeNotPermitted, "%s may not read metrics", id)
 		}
-		return guard.Stands(id, r.TLS.PeerCertificates[0])
+		return guard.Stands(id, r.TLS.PeerCertificates)
 	}
 	s := observe.NewServer(observe.Handler(h.opt.Registry, h.health, authorize))
 	s.TLSConfig = mtls.ServerConfig(h.opt.TLS, mtls.ServerOptions{OptionalClient: true})

@@ -1,8 +1,9 @@
 // Package access decides who may call which method of a hub. Callers prove who
 // they are with a client certificate of the domain (checked at the handshake);
 // this package looks at its role, and at whether it still counts: of nodes, whether
-// they are still members; of hubs, whether the keyset lists them; of hubs and
-// operators, whether the hub whose issuing CA signed it is listed, or the log has it.
+// they are still members; of hubs, whether the keyset lists them and no other has taken
+// their place; of hubs and operators, whether the hub whose issuing CA signed it is
+// listed, or the log has it.
 // So it is with every call, also on a connection that was made before. Every method
 // has a line in one table; what has none is refused.
 //
@@ -123,34 +124,90 @@ func (g *Guard) Check(ctx context.Context, method string) error {
 	case id.Kind == identity.Node:
 		return g.member(ctx, id)
 	}
-	return g.Stands(id, Certificate(ctx))
+	return g.Stands(id, Chain(ctx))
 }
 
-// Stands tells whether the certificate of a hub or an operator, which has been
-// verified, still counts. What the issuing CA of a hub signed that the keyset does not
-// list any more counts only if the log has it: the key of that CA may be in anyone's
-// hands.
-func (g *Guard) Stands(id identity.ID, leaf *x509.Certificate) error {
+// Stands tells whether the certificate of a hub or an operator, the first of a chain
+// that has been verified, still counts.
+//
+//   - The keyset lists the hub, and the certificate is not of an earlier hub that had the
+//     name: that one's were made before the present one joined.
+//   - What the issuing CA of a hub signed that the keyset does not list any more, or that
+//     another has the place of, counts only if the log has it: the key of that CA may be
+//     in anyone's hands.
+func (g *Guard) Stands(id identity.ID, chain []*x509.Certificate) error {
+	if len(chain) == 0 {
+		return fault.New(fault.CodeNoClientCert, "%s came without its certificate", id)
+	}
+	leaf := chain[0]
 	if id.Kind == identity.Hub {
 		if listed, err := g.listed(id.Name); err != nil {
 			return err
 		} else if !listed {
 			return fault.New(fault.CodeHubDropped, "hub %s is not in the keyset", id.Name)
 		}
+		if joined := g.issuer(id.Name); joined != nil && leaf.NotBefore.Before(joined.GetNotBefore().AsTime().Add(-joinSpan)) {
+			return fault.New(fault.CodeHubDropped, "the certificate is of an earlier hub %s, whose place another has taken", id.Name)
+		}
 	}
 	by, ok := ca.HubOf(leaf, g.Domain)
 	if !ok {
 		return nil
 	}
-	if listed, err := g.listed(by); listed || err != nil {
+	listed, err := g.listed(by)
+	if err != nil {
 		return err
+	}
+	present := g.issuer(by)
+	if listed && (present == nil || signedBy(chain, present.GetFingerprint())) {
+		return nil
 	}
 	if s := g.Members(); s != nil {
 		if c, ok := s.Certificate(id.String()); ok && c.GetFingerprint() == fingerprint(leaf) {
 			return nil
 		}
 	}
-	return fault.New(fault.CodeHubDropped, "the certificate of %s was signed by the issuing CA of hub %s, which is not in the keyset, and is not in the log", id, by)
+	why := "is not in the keyset"
+	if listed {
+		why = "has another one now"
+	}
+	return fault.New(fault.CodeHubDropped, "the certificate of %s was signed by an issuing CA of hub %s, which %s, and is not in the log", id, by, why)
+}
+
+// joinSpan is by how much a hub's first certificate may be older than its issuing CA:
+// both are made in one call.
+const joinSpan = time.Minute
+
+// issuer is the issuing CA that a hub got when it joined last; nil for the hub that
+// made the domain.
+func (g *Guard) issuer(hub string) *logv1.CertificateIssued {
+	s := g.Members()
+	if s == nil {
+		return nil
+	}
+	id, err := identity.New(g.Domain, identity.Hub, hub)
+	if err != nil {
+		return nil
+	}
+	c, ok := s.Certificate(IssuerOf(id))
+	if !ok {
+		return nil
+	}
+	return c
+}
+
+// IssuerOf is the name under which the log has a hub's issuing CA.
+func IssuerOf(hub identity.ID) string { return hub.String() + "#issuer" }
+
+// signedBy tells whether the CA of a fingerprint, among those that came with it,
+// signed the first certificate of a chain.
+func signedBy(chain []*x509.Certificate, issuer string) bool {
+	for _, c := range chain[1:] {
+		if fingerprint(c) == issuer {
+			return chain[0].CheckSignatureFrom(c) == nil
+		}
+	}
+	return false
 }
 
 func (g *Guard) listed(hub string) (bool, error) {

@@ -97,7 +97,7 @@ type Options struct {
 	Peers    *peers.Set
 	// Stands tells whether the certificate of a hub counts, see access.Guard; Ready is
 	// closed once the keyset is known.
-	Stands func(identity.ID, *x509.Certificate) error
+	Stands func(identity.ID, []*x509.Certificate) error
 	Ready  func() <-chan struct{}
 	// Verify judges a caller's chain, leaf first, as at a handshake with this hub.
 	Verify func(chain []*x509.Certificate) error
@@ -155,7 +155,7 @@ func (f *Forwarder) Accept(ctx context.Context, req any, info *grpc.UnaryServerI
 	if !ok || by.Kind != identity.Hub || by.Domain != f.opt.Domain || !methods[info.FullMethod] {
 		return nil, fault.New(fault.CodeNotPermitted, "%s may not forward %s", by, info.FullMethod)
 	}
-	if err := f.opt.Stands(by, access.Certificate(ctx)); err != nil {
+	if err := f.opt.Stands(by, access.Chain(ctx)); err != nil {
 		return nil, err
 	}
 	var chain []*x509.Certificate

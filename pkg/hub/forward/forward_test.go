@@ -113,7 +113,7 @@ func follower(t *testing.T) (*forward.Forwarder, *dying) {
 	listed := func(string) bool { return true }
 	set := peers.New(peers.Options{
 		Domain: hubtest.Name, Hub: "follower", TLS: d.Source(t, identity.Hub, "follower"), Listed: listed, MessageBytes: 1 << 20,
-		Stands: func(identity.ID, *x509.Certificate) error { return nil },
+		Stands: func(identity.ID, []*x509.Certificate) error { return nil },
 		State:  func() *state.State { return r.Current().State },
 	})
 	t.Cleanup(set.Close)

@@ -347,6 +347,13 @@ func (d *Domain) AuthorityOf(t testing.TB, hub string) *ca.Authority {
 	return must(ca.New(Name, issuer{cert, key}, d.Authority.Bundle(), ca.Options{Intermediates: chain}))(t)
 }
 
+// AuthorityFor makes the issuing CA that a hub was given when it joined.
+func (d *Domain) AuthorityFor(t testing.TB, key crypto.Signer, chain [][]byte) *ca.Authority {
+	t.Helper()
+	cert := must(x509.ParseCertificate(chain[0]))(t)
+	return must(ca.New(Name, issuer{cert, key}, d.Authority.Bundle(), ca.Options{Intermediates: chain[1:]}))(t)
+}
+
 func id(t testing.TB, kind identity.Kind, name string) identity.ID {
 	t.Helper()
 	return must(identity.New(Name, kind, name))(t)

@@ -326,7 +326,7 @@ func issuedCA(hub identity.ID, der []byte) (*logv1.CertificateIssued, error) {
 	}
 	sum := sha256.Sum256(der)
 	return &logv1.CertificateIssued{
-		Identity: hub.String() + "#issuer", Serial: c.SerialNumber.Text(16), NotBefore: timestamppb.New(c.NotBefore), NotAfter: timestamppb.New(c.NotAfter),
+		Identity: access.IssuerOf(hub), Serial: c.SerialNumber.Text(16), NotBefore: timestamppb.New(c.NotBefore), NotAfter: timestamppb.New(c.NotAfter),
 		Fingerprint: hex.EncodeToString(sum[:]), Profile: string(ca.ProfileIntermediate),
 	}, nil
 }

@@ -92,7 +92,7 @@ type Keyring struct {
 	roots  int
 	seq    uint64 // of the state that was followed last
 
-	dropMu  sync.Mutex // guards below, apart from mu, under which keys are opened
+	dropMu  sync.Mutex // guards below
 	asked   []byte     // the keyset that Dropped was asked about last
 	dropped bool
 }
@@ -141,14 +141,14 @@ func Anchors(domain string, s *state.State) (*trust.Anchors, error) {
 	return trust.FromMetadata(domain, &trustv1.Metadata{Roots: s.Roots(), Keyset: s.Keyset(), CaBundle: s.CABundle()})
 }
 
-// Dropped tells whether a state's keyset lists no key of this hub. It may be asked
-// often.
+// Dropped tells whether a state's keyset lists no key that this hub holds: it was
+// dropped, or another has taken its place. It may be asked often.
 func (k *Keyring) Dropped(s *state.State) bool {
 	k.dropMu.Lock()
 	defer k.dropMu.Unlock()
 	if k.asked == nil || !bytes.Equal(k.asked, s.Keyset()) {
 		anchors, err := Anchors(k.opt.Domain, s)
-		k.asked, k.dropped = s.Keyset(), err == nil && len(k.own(anchors)) == 0
+		k.asked, k.dropped = s.Keyset(), err == nil && k.find(context.Background(), anchors) == nil
 	}
 	return k.dropped
 }

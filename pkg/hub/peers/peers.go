@@ -48,9 +48,9 @@ type Options struct {
 	State func() *state.State
 	// Listed tells whether the keyset lists a key of that hub.
 	Listed func(hub string) bool
-	// Stands tells whether a certificate that was verified still counts; see
-	// access.Guard.
-	Stands func(identity.ID, *x509.Certificate) error
+	// Stands tells whether a certificate, with the chain that was verified, still
+	// counts; see access.Guard.
+	Stands func(identity.ID, []*x509.Certificate) error
 	// MessageBytes bounds one message.
 	MessageBytes int
 	// DialOptions are added to those of every connection.
@@ -123,7 +123,7 @@ func (s *Set) Conn(p Peer) (*grpc.ClientConn, error) {
 			return err
 		}
 		id, _ := identity.FromCertificate(cs.PeerCertificates[0])
-		return s.opt.Stands(id, cs.PeerCertificates[0])
+		return s.opt.Stands(id, cs.PeerCertificates)
 	}
 	options := append(wire.DialOptions(wire.DialConfig{
 		ReceiveBytes: s.opt.MessageBytes, SendBytes: s.opt.MessageBytes, UserAgent: "meshhub/" + s.opt.Hub,
