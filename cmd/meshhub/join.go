@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -53,10 +54,14 @@ type joinOptions struct {
 	hub, token, tokenFile, pin, data, store      string
 	name, listen, metrics, advertise, passphrase string
 	timeout                                      time.Duration
+	// own is the configuration of the hub that is to serve the domain beside its own;
+	// empty: the hub has no other.
+	own string
 }
 
-func newJoin(io *cliutil.IO) *cobra.Command {
-	o := &joinOptions{io: io}
+func newJoin(io *cliutil.IO) *cobra.Command { return joinCommand(&joinOptions{io: io}) }
+
+func joinCommand(o *joinOptions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "join --hub HOST:PORT --token-file PATH --ca-pin sha256:PIN --data DIR",
 		Short: "Add a hub to a domain: keys, certificate, issuing CA, configuration",
@@ -67,12 +72,19 @@ the keys that admit hubs: the one that init made does. The command can be repeat
 All hubs of a domain share its log, so the store must be one that they all reach: the answer says where it is, unless
 --store does. With --store, the log is looked for there before anything is asked or spent.
 
+A hub that serves a domain joins another of the same ring with --data DIR/domains/DOMAIN, where DIR is its own directory: name,
+addresses, store and passphrase are those of DIR/meshhub.yaml then, unless flags say otherwise.
+
 "meshctl token create --hub" prints the token and the pin. The token comes from --token, else from the file that
 --token-file names, else from $MESHKIT_TOKEN.`,
-		Example: "  meshhub join --hub 10.0.0.1:8443 --token-file ./token --ca-pin sha256:PIN --data ./hub2 --name hub2",
-		Args:    cobra.NoArgs,
+		Example: `  meshhub join --hub 10.0.0.1:8443 --token-file ./token --ca-pin sha256:PIN --data ./hub2 --listen 10.0.0.2:8443
+  meshhub join --hub 10.0.0.1:8443 --token-file ./token --ca-pin sha256:PIN --data ./hub2/domains/eu-central`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := required(cmd, "hub", "ca-pin", "data"); err != nil {
+				return err
+			}
+			if err := o.beside(cmd.Flags().Changed); err != nil {
 				return err
 			}
 			return o.run(cmd.Context())
@@ -92,6 +104,35 @@ All hubs of a domain share its log, so the store must be one that they all reach
 	f.StringVar(&o.passphrase, "passphrase-file", "", "seal all private keys but the hub's TLS key with the passphrase in this file")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "give up after this long")
 	return cmd
+}
+
+// beside takes what flags do not say from the hub whose directory the new one is in.
+func (o *joinOptions) beside(changed func(flag string) bool) error {
+	dir, err := filepath.Abs(o.data)
+	if err != nil {
+		return fault.New(fault.CodeIO, "find %s: %w", o.data, err)
+	}
+	path := filepath.Join(dir, "..", "..", configName)
+	if _, err := os.Stat(path); err != nil || filepath.Base(filepath.Dir(dir)) != domainsDir {
+		return nil
+	}
+	own, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	o.own = path
+	for flag, x := range map[string]struct {
+		field *string
+		value string
+	}{
+		"name": {&o.name, own.Name}, "listen": {&o.listen, own.Listen}, "advertise": {&o.advertise, cmp.Or(own.Advertise, own.Listen)},
+		"metrics": {&o.metrics, ""}, "store": {&o.store, own.Store.URL}, "passphrase-file": {&o.passphrase, own.Keys.PassphraseFile},
+	} {
+		if !changed(flag) {
+			*x.field = x.value
+		}
+	}
+	return nil
 }
 
 // joining is a hub in the making.
@@ -120,7 +161,7 @@ func (o *joinOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := j.checkStore(ctx); err != nil {
+	if err := j.check(ctx); err != nil {
 		return err
 	}
 	if err := j.begin(ctx); err != nil {
@@ -134,8 +175,16 @@ func (o *joinOptions) run(ctx context.Context) error {
 		return err
 	}
 	o.io.Donef("hub %s joined domain %s", o.name, got.Hub.Domain)
-	o.io.Notef("\nNext:\n  meshhub run --config %s", cliutil.ShellQuote(filepath.Join(o.data, configName)))
+	o.next()
 	return nil
+}
+
+func (o *joinOptions) next() {
+	if o.own != "" {
+		o.io.Notef("\nNext: end the hub, and start it again; it serves the domain beside its own:\n  meshhub run --config %s", cliutil.ShellQuote(o.own))
+		return
+	}
+	o.io.Notef("\nNext:\n  meshhub run --config %s", cliutil.ShellQuote(filepath.Join(o.data, configName)))
 }
 
 // prepare checks the flags, before anything is made or asked.
@@ -191,15 +240,23 @@ func (o *joinOptions) prepare() (*joining, error) {
 	return j, err
 }
 
-// checkStore tells whether the store that was given holds the domain's log, before
-// anything is made or spent.
-func (j *joining) checkStore(ctx context.Context) error {
-	if j.url == "" {
+// check tells whether the hub that is asked is of the domain whose directory is to be
+// made, and whether the store that was given holds its log, before anything is made or
+// spent.
+func (j *joining) check(ctx context.Context) error {
+	if j.url == "" && j.own == "" {
 		return nil
 	}
 	hub, err := client.WhoIs(ctx, j.hub, j.pin)
 	if err != nil {
 		return err
+	}
+	if j.own != "" && filepath.Base(j.dir) != hub.Domain {
+		return cliutil.Usagef("--data %s: hub %s is of domain %s, and a hub serves it from a directory of that name", j.data, j.hub, hub.Domain).
+			WithRemedy("Give --data %s.", filepath.Join(filepath.Dir(j.data), hub.Domain))
+	}
+	if j.url == "" {
+		return nil
 	}
 	if err := reachLog(ctx, j.driver, j.url, hub.Domain); err != nil {
 		return fmt.Errorf("nothing was asked of hub %s, for --store does not work here: %w", j.hub, err)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/client"
 	"github.com/meshkit/meshkit/pkg/fault"
 )
@@ -74,5 +75,44 @@ func TestAJoinWithoutAnAnswerIsRepeatedAsItWas(t *testing.T) {
 	kept := fault.New(fault.CodeNoHubCA, "hub hub2 leads").WithRemedy("transfer")
 	if err := unanswered(kept); fault.RemedyOf(err) != "transfer" {
 		t.Errorf("a remedy that is better: %q", fault.RemedyOf(err))
+	}
+}
+
+// A hub that joins another domain of its ring does so as the hub that it is.
+func TestAFurtherDomainIsJoinedAsTheHubThatServesIt(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	if code, _, errs := invoke(t, "init", "--domain", "eu-west", "--data", dir, "--name", "hub4", "--listen", "0.0.0.0:7000", "--advertise", "10.0.0.4:7000"); code != 0 {
+		t.Fatalf("init exits %d: %s", code, errs)
+	}
+	parse := func(args ...string) *joinOptions {
+		t.Helper()
+		o := &joinOptions{io: cliutil.Discard()}
+		cmd := joinCommand(o)
+		if err := cmd.ParseFlags(args); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.beside(cmd.Flags().Changed); err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	o := parse("--data", filepath.Join(dir, "domains", "eu-central"))
+	if o.name != "hub4" || o.listen != "0.0.0.0:7000" || o.advertise != "10.0.0.4:7000" || o.metrics != "" || o.own != filepath.Join(dir, configName) {
+		t.Errorf("beside hub4: %+v", o)
+	}
+	if o := parse("--data", filepath.Join(dir, "domains", "eu-central"), "--name", "other"); o.name != "other" || o.listen != "0.0.0.0:7000" {
+		t.Errorf("with another name: %+v", o)
+	}
+	if o := parse("--data", filepath.Join(dir, "elsewhere", "eu-central")); o.name != "" || o.own != "" || o.listen != "127.0.0.1:8443" {
+		t.Errorf("a directory of its own: %+v", o)
+	}
+	_, address, operator := running(t)
+	token, err := operator.CreateToken(t.Context(), &adminv1.CreateTokenRequest{Role: "hub", RequestId: "token"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, _, errs := invoke(t, "join", "--hub", address, "--token", token.GetToken(), "--ca-pin", token.GetCaPin(), "--data", filepath.Join(dir, "domains", "eu-central"))
+	if code != 64 || !strings.Contains(errs, filepath.Join(dir, "domains", "eu-west")) {
+		t.Errorf("a directory of another domain's name: exit %d\n%s", code, errs)
 	}
 }
