@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -180,6 +181,20 @@ func validAddress(addr string) error {
 	}
 	if err != nil {
 		return fault.New(fault.CodeConfig, "%q is not host:port", addr)
+	}
+	return nil
+}
+
+// checkAdvertised tells whether others can use an address that a hub is advertised at,
+// or what flags are missing.
+func checkAdvertised(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		return fault.New(fault.CodeConfig, "%s is every address of this machine, and agents and other hubs need one that they reach", addr).
+			WithRemedy("Name it with --advertise HOST:PORT.")
 	}
 	return nil
 }

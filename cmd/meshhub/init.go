@@ -26,6 +26,7 @@ import (
 
 	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
 	"github.com/meshkit/meshkit/pkg/ca"
+	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/join"
@@ -90,6 +91,9 @@ func (o *initOptions) validate() error {
 		if err := validAddress(addr); err != nil && (flag == "listen" || addr != "") {
 			return usage(fmt.Errorf("--%s: %w", flag, err))
 		}
+	}
+	if err := checkAdvertised(o.address()); err != nil {
+		return usage(err).WithRemedy("%s", fault.RemedyOf(err))
 	}
 	if o.rootKeys < 1 || o.rootKeys > 16 || o.rootThreshold < 1 || o.rootThreshold > o.rootKeys {
 		return usage(fmt.Errorf("--root-threshold %d of --root-keys %d: want 1 to 16 keys and a threshold of at most that", o.rootThreshold, o.rootKeys))
@@ -370,12 +374,8 @@ func (g *genesis) makeLog(ctx context.Context) error {
 	return nil
 }
 
-func (g *genesis) address() string {
-	if g.advertise != "" {
-		return g.advertise
-	}
-	return g.listen
-}
+// address is where others reach the hub.
+func (o *initOptions) address() string { return cmp.Or(o.advertise, o.listen) }
 
 func (g *genesis) makeCredentials(ctx context.Context) error {
 	hub := mtls.Files{Cert: g.path("tls", "hub.pem"), Key: g.path("tls", "hub.key"), CA: g.path("ca", "root.pem")}
@@ -470,6 +470,10 @@ func (g *genesis) makeConfig(context.Context) error {
 }
 
 func (g *genesis) nextSteps(out io.Writer) {
+	reach := ""
+	if cliutil.Loopback(g.address()) {
+		reach = "\n     Only this machine reaches it at " + g.address() + ". For others, set listen in meshhub.yaml first."
+	}
 	dir := g.data
 	hub := g.address()
 	fmt.Fprintf(out, `Domain %[1]s is ready in %[2]s.
@@ -485,7 +489,7 @@ Next:
        %[11]s
        %[12]s
   2. Run the hub:
-       meshhub run --config %[8]s
+       meshhub run --config %[8]s%[13]s
   3. Point meshctl at it:
        export MESHKIT_CONFIG=%[9]s
        meshctl get domain
@@ -496,5 +500,5 @@ Next:
 `, g.domain, dir, g.authority.Pin(), g.rootKeys, g.rootThreshold,
 		filepath.Join(dir, "root", "root-*.key"), filepath.Join(dir, "ca", "root.key"),
 		filepath.Join(dir, "meshhub.yaml"), filepath.Join(dir, "admin", "context.yaml"), hub,
-		filepath.Join(dir, "keys", keyring.KeysetKey+".key"), filepath.Join(dir, "ca", hubCAName+".key"))
+		filepath.Join(dir, "keys", keyring.KeysetKey+".key"), filepath.Join(dir, "ca", hubCAName+".key"), reach)
 }

@@ -184,6 +184,9 @@ func (o *joinOptions) next() {
 		o.io.Notef("\nNext: end the hub, and start it again; it serves the domain beside its own:\n  meshhub run --config %s", cliutil.ShellQuote(o.own))
 		return
 	}
+	if cliutil.Loopback(o.advertise) {
+		o.io.Notef("Only this machine reaches it at %s: agents and hubs on others do not.", o.advertise)
+	}
 	o.io.Notef("\nNext:\n  meshhub run --config %s", cliutil.ShellQuote(filepath.Join(o.data, configName)))
 }
 
@@ -209,6 +212,9 @@ func (o *joinOptions) prepare() (*joining, error) {
 		if err := validAddress(addr); err != nil && (flag != "metrics" || addr != "") {
 			return nil, usage(fmt.Errorf("--%s: %w", flag, err))
 		}
+	}
+	if err := checkAdvertised(o.advertise); err != nil {
+		return nil, usage(err).WithRemedy("%s", fault.RemedyOf(err))
 	}
 	if _, port, _ := net.SplitHostPort(o.advertise); port == "0" {
 		return nil, usage(fmt.Errorf("--advertise: others must know the port of %s", o.advertise))

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
+	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/version"
 )
 
@@ -39,7 +40,7 @@ func execute(ctx context.Context, io *cliutil.IO, args []string) int {
 }
 
 // usage makes an error of a mistake in flags or arguments.
-func usage(err error) error { return cliutil.Usagef("%w", err) }
+func usage(err error) *fault.Error { return cliutil.Usagef("%w", err) }
 
 // arguments makes wrong arguments of c, and of what is below it, end with the exit
 // code for usage.

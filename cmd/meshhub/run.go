@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -86,6 +87,9 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	log = log.With("domain", c.Domain, "hub", c.Name)
+	if err := checkAdvertised(cmp.Or(c.Advertise, c.Listen)); err != nil {
+		log.Warn("nobody can use the address that agents and other hubs are told: set advertise in the configuration", "err", err)
+	}
 	ctx := cmd.Context()
 	endTracing, err := observe.StartTracing(ctx, "meshhub", c.Tracing.Endpoint)
 	if err != nil {

@@ -79,6 +79,9 @@ func (h *fakeHub) GetAgent(_ context.Context, r *adminv1.GetAgentRequest) (*admi
 func (h *fakeHub) ListHubs(context.Context, *adminv1.ListHubsRequest) (*adminv1.ListHubsResponse, error) {
 	return &adminv1.ListHubsResponse{Hubs: h.hubs}, nil
 }
+func (h *fakeHub) CreateToken(context.Context, *adminv1.CreateTokenRequest) (*adminv1.CreateTokenResponse, error) {
+	return &adminv1.CreateTokenResponse{Token: "id.secret", Id: "id", CaPin: "sha256:00", ExpiresAt: stamp(-time.Hour)}, nil
+}
 func (h *fakeHub) SetDrained(context.Context, *adminv1.SetDrainedRequest) (*adminv1.SetDrainedResponse, error) {
 	return &adminv1.SetDrainedResponse{Seq: 9}, nil
 }

@@ -433,3 +433,23 @@ func TestADrainThatTakesTooLongSaysWhatIsLeft(t *testing.T) {
 	hub1.Streams = 0
 	s.run(0, "hub", "drain", "hub1")
 }
+
+// A token for hubs says what stands in the way of hubs on other machines.
+func TestATokenForHubsTellsOfHubsThatOthersDoNotReach(t *testing.T) {
+	h := readingHub()
+	s := newSession(t, h)
+	h.hubs = []*adminv1.Hub{{Name: "hub1", Address: "127.0.0.1:8443"}, {Name: "hub2", Address: "[::1]:8443"}, {Name: "hub3", Address: "10.0.0.3:8443"}, {Name: "hub4", Address: "localhost:8443"}}
+	s.run(0, "token", "create", "--hub")
+	for name, want := range map[string]bool{"hub1": true, "hub2": true, "hub3": false, "hub4": true} {
+		if got := strings.Contains(s.err.String(), "note: hub "+name+" is advertised at"); got != want {
+			t.Errorf("%s is warned of: %t\n%s", name, got, s.err)
+		}
+	}
+	if !strings.Contains(s.err.String(), " --listen HOST:PORT") {
+		t.Errorf("the command for the other machine: %s", s.err)
+	}
+	s.run(0, "token", "create")
+	if strings.Contains(s.err.String(), "note:") || strings.Contains(s.err.String(), "--listen") {
+		t.Errorf("a token for nodes: %s", s.err)
+	}
+}

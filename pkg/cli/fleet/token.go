@@ -138,8 +138,25 @@ func (o *tokenCreateOptions) run(cmd *cobra.Command) error {
 		o.app.IO.Outf("%s", cliutil.Clean(t.GetToken()))
 		o.app.IO.Notef("token %s is good until %s for %s; it is not shown again. On the %s:", t.GetId(), t.GetExpiresAt().AsTime().Local().Format(time.RFC3339), joins(o.uses, what), what)
 		o.app.IO.Notef("  %s", joinCommand(role, cmp.Or(t.GetHub(), c.Hub()), o.node, t))
+		if role == "hub" {
+			o.noteReach(ctx, c)
+		}
 		return nil
 	})
+}
+
+// noteReach warns of hubs that a hub on another machine would not reach.
+func (o *tokenCreateOptions) noteReach(ctx context.Context, c *client.Client) {
+	o.app.IO.Notef("with the address at which the other hubs and agents reach it in place of HOST:PORT")
+	hubs, err := c.Hubs(ctx)
+	if err != nil {
+		return // the token is made, and this is but a hint
+	}
+	for _, h := range hubs {
+		if cliutil.Loopback(h.GetAddress()) {
+			o.app.IO.Notef("note: hub %s is advertised at %s, which other machines do not reach. Before hubs or agents on others join, set listen (and advertise) in its meshhub.yaml, and restart it.", cliutil.Clean(h.GetName()), cliutil.Clean(h.GetAddress()))
+		}
+	}
 }
 
 func joins(n uint32, what string) string {
@@ -155,6 +172,9 @@ func joinCommand(role, hub, name string, t *adminv1.CreateTokenResponse) string 
 		program, flag, dir = "meshhub", "--name", "./"+cmp.Or(name, "hub2")
 	}
 	line := fmt.Sprintf("%s join --hub %s --token %s --ca-pin %s --data %s", program, cliutil.ShellQuote(hub), cliutil.ShellQuote(t.GetToken()), cliutil.ShellQuote(t.GetCaPin()), dir)
+	if role == "hub" {
+		line += " --listen HOST:PORT"
+	}
 	if name != "" {
 		line += " " + flag + " " + cliutil.ShellQuote(name)
 	}
