@@ -2,7 +2,10 @@ package hub_test
 
 import (
 	"crypto/tls"
+	"log/slog"
 	"net/http"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -201,6 +204,60 @@ func TestWhoseHubsPlaceAnotherHasMayDoNothing(t *testing.T) {
 		if err := call(s); err != nil {
 			t.Errorf("%s of the hub that has the place: %v", s.ID(), err)
 		}
+	}
+}
+
+// lines collects what a hub logs.
+type lines struct {
+	mu  sync.Mutex // guards all
+	all []string
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, string(p))
+	return len(p), nil
+}
+
+func (l *lines) with(text string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.all {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
+}
+
+// A hub whose key is not listed any more shows it where people look, and logs it once.
+func TestAHubThatCannotSignSaysSo(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	h := d.Start(t)
+	var log lines
+	h2 := h.Follower(t, "hub2", func(opt *hub.Options) { opt.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	fleet := operate(t, h2).fleet
+	problem := func() string {
+		got, err := fleet.ListHubs(t.Context(), &adminv1.ListHubsRequest{Local: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.GetHubs()[0].GetProblem()
+	}
+	if p := problem(); p != "" {
+		t.Errorf("a hub that is listed: %s", p)
+	}
+	h.Publish(t, trust.KeysetEdit{DropHubs: []string{"hub2"}})
+	comesAbout(t, "hub2 shows its problem", func() bool { return strings.Contains(problem(), "the keyset lists no key that hub hub2 holds") })
+	list(t, h, "hub3") // another keyset
+	seq := operate(t, h).apply(t, mesh()...).GetSeq()
+	comesAbout(t, "hub2 has read on", func() bool {
+		got, err := fleet.GetDomain(t.Context(), &adminv1.GetDomainRequest{})
+		return err == nil && got.GetSeq() >= seq
+	})
+	if n := log.with("the hub cannot sign"); n != 1 {
+		t.Errorf("it is logged %d times", n)
 	}
 }
 

@@ -17,6 +17,9 @@ import (
 // Status tells how the domain is, as this hub knows.
 func (h *Hub) Status() *adminv1.ServedDomain {
 	out := &adminv1.ServedDomain{Domain: h.opt.Domain, Store: h.opt.StoreName, Streams: uint64(h.fleet.Online())}
+	if _, _, err := h.keys.Signer(); err != nil && h.keys.Current() != nil {
+		out.Problem = err.Error()
+	}
 	if err := h.replica.Health(); err != nil {
 		out.Problem = err.Error()
 	}

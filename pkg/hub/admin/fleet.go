@@ -323,6 +323,9 @@ func (s *Fleet) ListHubs(ctx context.Context, in *adminv1.ListHubsRequest) (*adm
 	if f := s.Keys.Current(); f != nil && f.Signer != nil {
 		me.KeyId = f.Signer.KeyID()
 	}
+	if _, _, err := s.Keys.Signer(); err != nil && s.Keys.Current() != nil {
+		me.Problem = err.Error()
+	}
 	if err := s.Replica.Health(); err != nil {
 		me.Problem = err.Error()
 	}

@@ -132,6 +132,12 @@ func (k *Keyring) Follow(ctx context.Context, s *state.State) (changed bool, err
 		next.Signer = k.find(ctx, anchors)
 	}
 	k.current.Store(next)
+	switch was := cur == nil || cur.Signer != nil; {
+	case was && next.Signer == nil:
+		k.opt.Logger.Error("the hub cannot sign: the keyset lists no key that it holds; it was dropped, or another has its place", "keyset", anchors.KeysetVersion())
+	case !was && next.Signer != nil:
+		k.opt.Logger.Info("the hub can sign again", "keyset", anchors.KeysetVersion(), "key", next.Signer.KeyID())
+	}
 	k.keyset, k.roots, k.seq = s.Keyset(), len(s.Roots()), s.Seq()
 	return true, nil
 }
