@@ -21,6 +21,23 @@ const (
 // CheckToken tells whether the token may admit a node or hub of that name at now:
 // nil, or why not. It does not check the secret: compare the token's hash first.
 func (s *State) CheckToken(id, role, name string, now time.Time) error {
+	err := s.checkToken(id, role, name, now)
+	if err == nil {
+		return nil
+	}
+	if role != RoleHub {
+		return err
+	}
+	switch err.Code {
+	case fault.CodeTokenInvalid, fault.CodeTokenRevoked, fault.CodeTokenExpired:
+		return err.WithRemedy("Make a token for hubs with `meshctl token create --hub`.")
+	case fault.CodeTokenUsed:
+		return err.WithRemedy("Check `meshctl get hubs`; make a new token with `meshctl token create --hub`.")
+	}
+	return err
+}
+
+func (s *State) checkToken(id, role, name string, now time.Time) *fault.Error {
 	t, ok := s.Token(id)
 	switch {
 	case !ok:

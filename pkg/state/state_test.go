@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -195,6 +196,32 @@ func TestEntriesThatContradictTheLogAreRefused(t *testing.T) {
 	if _, _, err := m.s.Apply(good, hashOf(good)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// What is wrong with a hub's token is mended with a token for hubs.
+func TestTheRemedyForAHubsTokenIsAnotherForHubs(t *testing.T) {
+	m := newMachine()
+	tok := &logv1.TokenCreated{Id: "one", Hash: make([]byte, 32), Uses: 1, Role: RoleHub, ExpiresAt: timestamppb.New(epoch.Add(time.Hour))}
+	if _, err := m.apply(KindTokenCreated, tok, ""); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(token string, now time.Time, code fault.Code) {
+		t.Helper()
+		err := m.s.CheckHubJoin(token, "hub2", now)
+		if fault.CodeOf(err) != code || !strings.Contains(fault.RemedyOf(err), "meshctl token create --hub") {
+			t.Errorf("%v (%s): %q", err, fault.CodeOf(err), fault.RemedyOf(err))
+		}
+	}
+	if err := m.s.CheckHubJoin("one", "hub2", m.s.Time()); err != nil {
+		t.Fatal(err)
+	}
+	refused("none", m.s.Time(), fault.CodeTokenInvalid)
+	refused("one", epoch.Add(2*time.Hour), fault.CodeTokenExpired)
+	joined := &logv1.HubJoined{Hub: "hub3", Address: "10.0.0.3:8443", TokenId: "one", Certificate: cert("hub3", 1), Issuer: cert("hub3-ca", 2), Keyset: []byte("keyset")}
+	if _, err := m.apply(KindHubJoined, joined, ""); err != nil {
+		t.Fatal(err)
+	}
+	refused("one", m.s.Time(), fault.CodeTokenUsed)
 }
 
 func TestATokensUsesExpiryAndBindingAreDecidedByTheLog(t *testing.T) {

@@ -183,7 +183,7 @@ func ParseHub(domain, pin string, in *identityv1.JoinHubRequest) (*hubRequest, e
 	token := in.GetToken()
 	id, secret, ok := strings.Cut(token, ".")
 	if !ok || id == "" || secret == "" || len(token) > maxToken {
-		return nil, fault.New(fault.CodeTokenInvalid, "the join token is not of the form ID.SECRET")
+		return nil, fault.New(fault.CodeTokenInvalid, "the join token is not of the form ID.SECRET").WithRemedy(remedyToken)
 	}
 	spiffe, err := identity.New(domain, identity.Hub, in.GetHub())
 	if err != nil {
@@ -220,15 +220,17 @@ func HubProof(pin, hub, tokenID string) []byte {
 	return h.Sum(nil)
 }
 
+const remedyToken = "Make a token for hubs with `meshctl token create --hub`."
+
 // checkHub tells whether the hub may join in state st; again: it has joined
 // already, and its answer was lost.
 func (s *Service) checkHub(st *state.State, r *hubRequest, now time.Time) (again bool, err error) {
 	t, ok := st.Token(r.tokenID)
 	if !ok || subtle.ConstantTimeCompare(t.GetToken().GetHash(), r.hash[:]) != 1 {
-		return false, fault.New(fault.CodeTokenInvalid, "the join token is not known")
+		return false, fault.New(fault.CodeTokenInvalid, "the join token is not known").WithRemedy(remedyToken)
 	}
 	if t.GetRevoked() {
-		return false, fault.New(fault.CodeTokenRevoked, "join token %s was revoked", r.tokenID)
+		return false, fault.New(fault.CodeTokenRevoked, "join token %s was revoked", r.tokenID).WithRemedy(remedyToken)
 	}
 	if id := r.GetRequestId(); id != "" {
 		if done, ok := st.Request(id); ok {
