@@ -235,6 +235,25 @@ func TestAHubRunsFromWhatInitMadeAndStopsInTime(t *testing.T) {
 	}
 }
 
+// Two hubs in one directory, with one name: the second does not start.
+func TestASecondHubInADirectoryIsRefused(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	initialize(t, dir)
+	_, stop := run(t, dir)
+	config := filepath.Join(dir, "meshhub.yaml")
+	code, _, errs := invoke(t, "run", "--config", config, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
+	if code == 0 || !strings.Contains(errs, string(fault.CodeHubDirectoryUsed)) {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	_, stop = run(t, dir)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAPrivateFileIsReadByItsOwnerAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "hub")
 	initialize(t, dir)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -112,11 +113,38 @@ type process struct {
 	port *hub.Port
 	hub  *hub.Hub
 	host *host
+	// unlock gives the hub's directory free.
+	unlock func()
+}
+
+// lock keeps a second hub from running with the same certificate, by a lock on the
+// directory to which a renewed one is written. Where no lock can be made, as on a file
+// system that is read-only, it goes without.
+func lock(c config, log *slog.Logger) (unlock func(), err error) {
+	dir := filepath.Dir(c.TLS.Key)
+	unlock, err = durable.LockDir(dir)
+	switch {
+	case errors.Is(err, durable.ErrLocked):
+		return nil, fault.New(fault.CodeHubDirectoryUsed, "another process runs hub %s with what is in %s", c.Name, dir)
+	case err != nil:
+		log.Warn("directory not locked: a second hub in it would not be noticed", "err", err)
+		return func() {}, nil
+	}
+	return unlock, nil
 }
 
 // assemble opens what the hub needs. The listeners come last: nobody can connect
 // to a hub that cannot start.
-func (o *runOptions) assemble(ctx context.Context, c config, log *slog.Logger) (*process, error) {
+func (o *runOptions) assemble(ctx context.Context, c config, log *slog.Logger) (p *process, err error) {
+	unlock, err := lock(c, log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			unlock()
+		}
+	}()
 	made, err := openParts(ctx, c, log)
 	if err != nil {
 		return nil, err
@@ -132,7 +160,7 @@ func (o *runOptions) assemble(ctx context.Context, c config, log *slog.Logger) (
 			return nil, fault.New(fault.CodeIO, "listen on %s: %w", c.Metrics, err).WithRemedy("Choose another address with --metrics, or end what uses it.")
 		}
 	}
-	p := &process{port: hub.NewPort(listener, log)}
+	p = &process{port: hub.NewPort(listener, log), unlock: unlock}
 	registry := observe.NewRegistry("meshhub")
 	p.host = newHost(c, o.config, p.port, registry, log)
 	opt := made.options(c, p.port, registry, log)
@@ -151,7 +179,9 @@ func (o *runOptions) serve(ctx context.Context, p *process, log *slog.Logger) er
 	parts.Go("ready", func(ctx context.Context) error { return o.announce(ctx, p.hub, log) })
 	err := parts.Wait()
 	p.port.Close()
-	return errors.Join(err, <-accepting)
+	err = errors.Join(err, <-accepting)
+	p.unlock()
+	return err
 }
 
 // announce tells that the hub serves, and returns with ctx.

@@ -45,6 +45,8 @@ const (
 	CodeKeysetEnding     Code = "MK6066"
 	CodeRingSplit        Code = "MK6067"
 	CodeStoreNotShared   Code = "MK6068"
+	CodeStoreNotShared   Code = "MK6067"
+	CodeHubDirectoryUsed Code = "MK6069"
 	CodeKeysetKeyMissing Code = "MK6054"
 	CodeInitNotEmpty     Code = "MK6060"
 	CodeInitIncomplete   Code = "MK6061"
@@ -98,5 +100,6 @@ var hubCodes = []Entry{
 	{CodeInitNotEmpty, AlreadyExists, "directory is not empty", "`meshhub init` writes a new domain into an empty or absent directory and changes nothing else.", "Give another --data directory, or remove this one if it holds nothing you need."},
 	{CodeInitIncomplete, Invalid, "directory holds no complete hub", "The directory has no meshhub.yaml, or an interrupted `meshhub init` left parts behind.", "If no hub ever ran from it, move it away and run `meshhub init` again. If one did, keep it: it holds the domain's keys; write meshhub.yaml again or restore it (docs/runbooks/hub.md)."},
 	{CodeStoreNotShared, Conflict, "the domain's store cannot be shared", "The hubs of a domain share its log. This domain's is in a file of one hub, which others cannot reach.", "Move the log to Consul: `meshctl store export -o backup.mk`, stop the hub, `meshhub restore --from backup.mk --data DIR --store consul://HOST:PORT/PREFIX?dc=NAME`, start it, and join again. A refused join spends no use of the token."},
+	{CodeHubDirectoryUsed, Conflict, "hub directory in use", "Another hub runs from this directory. Two under one name would answer for each other and take the lease in turn.", "End the other process. A further hub gets a directory of its own with `meshhub join`; one is never a copy of another's."},
 	{CodeStoreDomain, Invalid, "store belongs to another domain", "The log in the store names another domain than the configuration.", "Give the --data directory and configuration of one domain."},
 }
