@@ -43,6 +43,7 @@ type fakeHub struct {
 	agent     func(*adminv1.GetAgentRequest) (*adminv1.GetAgentResponse, error)
 	hubs      []*adminv1.Hub
 	create    func(*adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error)
+	guests    []*adminv1.ServedDomain
 }
 
 func (h *fakeHub) CreateDomain(_ context.Context, r *adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error) {
@@ -86,7 +87,7 @@ func (h *fakeHub) SetDrained(context.Context, *adminv1.SetDrainedRequest) (*admi
 	return &adminv1.SetDrainedResponse{Seq: 9}, nil
 }
 func (h *fakeHub) GetDomain(context.Context, *adminv1.GetDomainRequest) (*adminv1.GetDomainResponse, error) {
-	return &adminv1.GetDomainResponse{Domain: "demo", Hub: "hub1", Leader: "hub1", Epoch: 1, ConfigSeq: 7}, nil
+	return &adminv1.GetDomainResponse{Domain: "demo", Hub: "hub1", Leader: "hub1", Epoch: 1, ConfigSeq: 7, AlsoServed: h.guests}, nil
 }
 
 // session runs meshctl against a fake hub.

@@ -453,3 +453,31 @@ func TestATokenForHubsTellsOfHubsThatOthersDoNotReach(t *testing.T) {
 		t.Errorf("a token for nodes: %s", s.err)
 	}
 }
+
+// Hubs and domains are lists like any other, and a hub says in JSON what its row does.
+func TestHubsAndDomainsAreListsInJSON(t *testing.T) {
+	h := readingHub()
+	s := newSession(t, h)
+	h.hubs = []*adminv1.Hub{{Name: "hub1", Seq: 9, Leader: true}, {Name: "hub2", Seq: 7, Drained: true}, {Name: "hub3"}}
+	h.guests = []*adminv1.ServedDomain{{Domain: "guest"}}
+	prints := func(want string, args ...string) {
+		t.Helper()
+		s.run(0, args...)
+		if got := strings.TrimSpace(s.out.String()); got != want {
+			t.Errorf("%v prints %s, want %s", args, got, want)
+		}
+	}
+	for path, want := range map[string]string{
+		"$.items[*].role": "leader\nfollower, drained\nsilent", "$.items[*].lag": "0\n2", "$.items[*].name": "hub1\nhub2\nhub3",
+	} {
+		prints(want, "get", "hubs", "-o", "jsonpath="+path)
+	}
+	prints("follower, drained", "get", "hub", "hub2", "-o", "jsonpath=$.role")
+	prints("2", "describe", "hub", "hub2", "-o", "jsonpath=$.lag")
+	prints("demo\nguest", "get", "domains", "-o", "jsonpath=$.items[*].domain")
+	prints("guest", "get", "domain", "guest", "-o", "jsonpath=$.domain")
+	prints("domain/demo\ndomain/guest", "get", "domains", "-o", "name")
+	s.run(5, "get", "domain", "other")
+	s.run(5, "describe", "domain", "other")
+	s.run(0, "describe", "domain", "demo")
+}

@@ -27,6 +27,7 @@ const (
 	CodeDemoProcess     Code = "MK7023"
 	CodeDemoDirectory   Code = "MK7024"
 	CodeUnexpectedReply Code = "MK7025"
+	CodeNoSuchDomain    Code = "MK7026"
 )
 
 var cliCodes = []Entry{
@@ -54,5 +55,6 @@ var cliCodes = []Entry{
 	{CodeDemoStep, Internal, "a step of the demo did not hold", "What the step promises was not seen.", "The lines above say what was seen, with the last lines of the logs."},
 	{CodeDemoProcess, Internal, "a program of the demo ended", "meshhub or meshagent ended when it should have kept running.", "The last lines of its log are shown above."},
 	{CodeDemoDirectory, Invalid, "demo directory cannot be used", "The demo needs a directory that is empty or does not exist yet, because it removes it at the end.", "Name another with --data, or leave the flag out."},
+	{CodeNoSuchDomain, NotFound, "no such domain", "The hub that was asked serves no domain of that name.", "`meshctl get domains` lists those it serves; `meshctl context list` shows what other hubs there are."},
 	{CodeUnexpectedReply, Internal, "answer cannot be used", "The hub or agent answered with something that this meshctl cannot read.", "Use the meshctl of the hub's version (`meshctl version`)."},
 }

@@ -45,7 +45,6 @@ const (
 	CodeKeysetEnding     Code = "MK6066"
 	CodeRingSplit        Code = "MK6067"
 	CodeStoreNotShared   Code = "MK6068"
-	CodeStoreNotShared   Code = "MK6067"
 	CodeHubDirectoryUsed Code = "MK6069"
 	CodeKeysetKeyMissing Code = "MK6054"
 	CodeInitNotEmpty     Code = "MK6060"

@@ -160,6 +160,13 @@ func names(ctx context.Context, c *client.Client, ref cliutil.Ref) []string {
 		for _, h := range hubs {
 			out = append(out, h.GetName())
 		}
+	case ref.List == cliutil.Domains:
+		if d, err := c.Domain(ctx); err == nil {
+			out = append(out, d.GetDomain())
+			for _, o := range d.GetAlsoServed() {
+				out = append(out, o.GetDomain())
+			}
+		}
 	case ref.List == cliutil.Tokens:
 		tokens, _ := c.Tokens(ctx)
 		for _, t := range tokens {

@@ -88,7 +88,7 @@ func (o *describeOptions) page(ctx context.Context, c *client.Client, ref cliuti
 	case cliutil.Hubs:
 		return o.hub(ctx, c, ref)
 	case cliutil.Domains:
-		return o.domain(ctx, c)
+		return o.domain(ctx, c, ref.Name)
 	}
 	return nil, cliutil.Usagef("there is nothing more to show of %s than `meshctl get %s -o wide`", ref.List, ref.List)
 }

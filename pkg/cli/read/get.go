@@ -77,7 +77,7 @@ func (o *getOptions) run(cmd *cobra.Command, args []string) error {
 	if o.ref.Name != "" && o.selector != "" {
 		return cliutil.Usagef("a name and a selector exclude each other")
 	}
-	if o.ref.Name != "" && (o.ref.List == cliutil.All || o.ref.List == cliutil.Domains) {
+	if o.ref.Name != "" && o.ref.List == cliutil.All {
 		return cliutil.Usagef("%q is a list without names", args[0])
 	}
 	if err := o.applies(args[0]); err != nil {
@@ -126,7 +126,7 @@ func (o *getOptions) fetch(ctx context.Context, c *client.Client) (*cliutil.List
 		if err != nil {
 			return nil, err
 		}
-		return t.domain(d), nil
+		return one(o.ref, t.domains(d), nil)
 	case cliutil.Tokens:
 		tokens, err := c.Tokens(ctx)
 		return one(o.ref, t.tokens(tokens), err)

@@ -135,7 +135,7 @@ func (o *describeOptions) hub(ctx context.Context, c *client.Client, ref cliutil
 		if h.GetName() != ref.Name {
 			continue
 		}
-		p := &page{doc: cliutil.ProtoJSON(h)}
+		p := &page{doc: hubJSON(hubs, h)}
 		p.title("Hub " + h.GetName())
 		p.field("Address", h.GetAddress())
 		switch {
@@ -160,10 +160,14 @@ func (o *describeOptions) hub(ctx context.Context, c *client.Client, ref cliutil
 	return nil, fault.New(fault.CodeNoSuchHub, "there is no hub %q", ref.Name)
 }
 
-func (o *describeOptions) domain(ctx context.Context, c *client.Client) (*page, error) {
+func (o *describeOptions) domain(ctx context.Context, c *client.Client, name string) (*page, error) {
 	d, err := c.Domain(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if name != "" && name != d.GetDomain() {
+		return nil, fault.New(fault.CodeNoSuchDomain, "the context is for domain %s, not %s", d.GetDomain(), name).
+			WithRemedy("Choose another with --context; `meshctl context list` shows them.")
 	}
 	p := &page{doc: cliutil.ProtoJSON(d)}
 	p.title("Domain " + d.GetDomain())

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
@@ -33,11 +35,8 @@ func one(ref cliutil.Ref, l *cliutil.Listing, err error) (*cliutil.Listing, erro
 	suffix := "/" + ref.Name
 	i := slices.IndexFunc(l.Names, func(n string) bool { return strings.HasSuffix(n, suffix) })
 	if i < 0 {
-		code := fault.CodeNoSuchHub
-		if ref.List == cliutil.Tokens {
-			code = fault.CodeNoSuchToken
-		}
-		return nil, fault.New(code, "there is no %s %q", strings.TrimSuffix(ref.List, "s"), ref.Name)
+		code := map[string]fault.Code{cliutil.Hubs: fault.CodeNoSuchHub, cliutil.Tokens: fault.CodeNoSuchToken, cliutil.Domains: fault.CodeNoSuchDomain}
+		return nil, fault.New(code[ref.List], "there is no %s %q", strings.TrimSuffix(ref.List, "s"), ref.Name)
 	}
 	l.Items, l.Names, l.Table.Rows, l.Single = l.Items[i:i+1], l.Names[i:i+1], l.Table.Rows[i:i+1], true
 	return l, nil
@@ -234,21 +233,10 @@ func (t tables) hubs(hubs []*adminv1.Hub) *cliutil.Listing {
 	if t.wide {
 		l.Table.Headings = append(l.Table.Headings, "KEY")
 	}
-	var head uint64
 	for _, h := range hubs {
-		head = max(head, h.GetSeq())
-	}
-	for _, h := range hubs {
-		role, seq, lag, streams := "silent", "", "", ""
+		role, seq, lag, streams := role(h), "", "", ""
 		if h.GetSeq() > 0 {
-			role = "follower"
-			if h.GetLeader() {
-				role = "leader"
-			}
-			if h.GetDrained() {
-				role += ", drained"
-			}
-			seq, lag, streams = strconv.FormatUint(h.GetSeq(), 10), strconv.FormatUint(head-h.GetSeq(), 10), strconv.FormatUint(h.GetStreams(), 10)
+			seq, lag, streams = strconv.FormatUint(h.GetSeq(), 10), strconv.FormatUint(behind(hubs, h), 10), strconv.FormatUint(h.GetStreams(), 10)
 		}
 		row := []string{h.GetName(), h.GetAddress(), role, strconv.FormatUint(h.GetTerm(), 10), seq, lag, streams,
 			cliutil.Ago(t.now, h.GetStartedAt().AsTime()), build(h.GetBuild()), brief(h.GetProblem())}
@@ -256,7 +244,7 @@ func (t tables) hubs(hubs []*adminv1.Hub) *cliutil.Listing {
 			row = append(row, h.GetKeyId())
 		}
 		l.Table.Add(row...)
-		l.Items = append(l.Items, cliutil.ProtoJSON(h))
+		l.Items = append(l.Items, hubJSON(hubs, h))
 		l.Names = append(l.Names, "hub/"+h.GetName())
 	}
 	return l
@@ -273,8 +261,44 @@ func brief(problem string) string {
 	return string(r[:briefRunes-1]) + "…"
 }
 
-func (t tables) domain(d *adminv1.GetDomainResponse) *cliutil.Listing {
-	l := &cliutil.Listing{Table: &cliutil.Table{Headings: []string{"DOMAIN", "LEADER", "VERSION", "RESOURCES", "AGENTS", "VIEWS", "STORE"}}, Single: true}
+// role is what a hub does, in a word or two.
+func role(h *adminv1.Hub) string {
+	out := "follower"
+	switch {
+	case h.GetSeq() == 0:
+		return "silent"
+	case h.GetLeader():
+		out = "leader"
+	}
+	if h.GetDrained() {
+		out += ", drained"
+	}
+	return out
+}
+
+// behind is how many entries of the log a hub has not read that another of them has.
+func behind(hubs []*adminv1.Hub, h *adminv1.Hub) uint64 {
+	head := h.GetSeq()
+	for _, other := range hubs {
+		head = max(head, other.GetSeq())
+	}
+	return head - h.GetSeq()
+}
+
+// hubJSON is a hub as -o json prints it: as the API has it, with role, and with lag
+// unless it is silent.
+func hubJSON(hubs []*adminv1.Hub, h *adminv1.Hub) json.RawMessage {
+	doc := bytes.TrimSuffix(bytes.TrimSpace(cliutil.ProtoJSON(h)), []byte("}"))
+	extra := fmt.Sprintf(`,"role":%q`, role(h))
+	if h.GetSeq() > 0 {
+		extra += fmt.Sprintf(`,"lag":%d`, behind(hubs, h))
+	}
+	return append(bytes.Clone(doc), extra+"}"...)
+}
+
+// domains lists the domain that was asked for, and those that the hub serves besides.
+func (t tables) domains(d *adminv1.GetDomainResponse) *cliutil.Listing {
+	l := &cliutil.Listing{Table: &cliutil.Table{Headings: []string{"DOMAIN", "LEADER", "VERSION", "RESOURCES", "AGENTS", "VIEWS", "STORE"}}}
 	row := []string{d.GetDomain(), d.GetLeader(), fmt.Sprintf("%d.%d", d.GetEpoch(), d.GetConfigSeq()), strconv.FormatUint(d.GetResources(), 10),
 		fmt.Sprintf("%d/%d connected", d.GetAgentsConnected(), d.GetAgents()), strconv.FormatUint(d.GetViews(), 10), strings.TrimSpace(d.GetStore() + " " + brief(d.GetStoreHealth()))}
 	if t.wide {
@@ -283,6 +307,10 @@ func (t tables) domain(d *adminv1.GetDomainResponse) *cliutil.Listing {
 			fmt.Sprintf("%d/%d well", d.GetHubsWell(), d.GetHubs()), d.GetDigest(), d.GetHub(), d.GetBuild())
 	}
 	l.Table.Add(row...)
+	own := proto.CloneOf(d)
+	own.AlsoServed = nil // each is an item of its own
+	l.Items = append(l.Items, cliutil.ProtoJSON(own))
+	l.Names = append(l.Names, "domain/"+d.GetDomain())
 	for _, o := range d.GetAlsoServed() {
 		health := orElse(o.GetProblem(), "ok")
 		row := []string{o.GetDomain(), o.GetLeader(), "", "", fmt.Sprintf("%d on this hub", o.GetStreams()), "", strings.TrimSpace(o.GetStore() + " " + brief(health))}
@@ -290,9 +318,9 @@ func (t tables) domain(d *adminv1.GetDomainResponse) *cliutil.Listing {
 			row = append(row, strconv.FormatUint(o.GetTerm(), 10), strconv.FormatUint(o.GetSeq(), 10), "", "", "", d.GetHub(), d.GetBuild())
 		}
 		l.Table.Add(row...)
+		l.Items = append(l.Items, cliutil.ProtoJSON(o))
+		l.Names = append(l.Names, "domain/"+o.GetDomain())
 	}
-	l.Items = append(l.Items, cliutil.ProtoJSON(d))
-	l.Names = append(l.Names, "domain/"+d.GetDomain())
 	return l
 }
 
