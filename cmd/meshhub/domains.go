@@ -63,7 +63,7 @@ type host struct {
 	dir      string // of the domains, absolute
 	port     *hub.Port
 	registry *observe.Registry
-	log      *slog.Logger
+	all, log *slog.Logger // of all domains, and of the hub's own
 
 	making sync.Mutex // held while one domain is made or joined
 
@@ -86,12 +86,12 @@ type guest struct {
 	once  sync.Once
 }
 
-func newHost(own config, configPath string, port *hub.Port, registry *observe.Registry, log *slog.Logger) *host {
+func newHost(own config, configPath string, port *hub.Port, registry *observe.Registry, all *slog.Logger) *host {
 	dir, err := filepath.Abs(filepath.Dir(configPath))
 	if err != nil {
 		dir = filepath.Dir(configPath)
 	}
-	return &host{own: own, dir: filepath.Join(dir, domainsDir), port: port, registry: registry, log: log, guests: make(map[string]*guest)}
+	return &host{own: own, dir: filepath.Join(dir, domainsDir), port: port, registry: registry, all: all, log: all.With("domain", own.Domain), guests: make(map[string]*guest)}
 }
 
 // run serves what is in the directory once the hub itself is ready, and keeps
@@ -158,7 +158,7 @@ func (x *host) start(domain string) (*guest, error) {
 // serve runs a domain's hub, again after a failure, until ctx ends. A domain that
 // fails takes none of the others with it.
 func (x *host) serve(ctx context.Context, g *guest) {
-	log := x.log.With("domain", g.config.Domain)
+	log := x.all.With("domain", g.config.Domain)
 	pause := backoff.New(backoff.Policy{Base: time.Second, Cap: 30 * time.Second})
 	for ctx.Err() == nil {
 		err := x.runOnce(ctx, g, log)

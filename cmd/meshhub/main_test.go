@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -251,6 +252,66 @@ func TestASecondHubInADirectoryIsRefused(t *testing.T) {
 	_, stop = run(t, dir)
 	if err := stop(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// logged keeps what is logged, and tells when a text is in it.
+type logged struct {
+	text string
+	seen chan struct{}
+
+	mu  sync.Mutex // guards both below
+	all []string
+	had bool
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, string(p))
+	if !l.had && strings.Contains(string(p), l.text) {
+		l.had = true
+		close(l.seen)
+	}
+	return len(p), nil
+}
+
+// A line of the log names the domain that it is about, and no other.
+func TestEachLineIsOfOneDomain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	initialize(t, dir)
+	o := &runOptions{config: filepath.Join(dir, "meshhub.yaml")}
+	c, err := loadConfig(o.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Listen, c.Metrics = "127.0.0.1:0", "127.0.0.1:0"
+	lines := &logged{text: `"domain":"guest"`, seen: make(chan struct{})}
+	p, err := o.assemble(t.Context(), c, slog.New(slog.NewJSONHandler(lines, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.host.make(t.Context(), "guest", filepath.Join(dir, "domains", "guest"), &madeBy{}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- o.serve(ctx, p, slog.New(slog.DiscardHandler)) }()
+	select {
+	case <-lines.seen:
+		cancel()
+		err = <-ended
+	case err = <-ended:
+		t.Error("the guest's domain logs nothing under its name")
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	for _, line := range lines.all {
+		if strings.Count(line, `"domain":`) > 1 {
+			t.Errorf("two domains: %s", line)
+		}
 	}
 }
 

@@ -87,7 +87,8 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	log = log.With("domain", c.Domain, "hub", c.Name)
+	all := log.With("hub", c.Name) // for all domains of the process
+	log = all.With("domain", c.Domain)
 	if err := checkAdvertised(cmp.Or(c.Advertise, c.Listen)); err != nil {
 		log.Warn("nobody can use the address that agents and other hubs are told: set advertise in the configuration", "err", err)
 	}
@@ -101,7 +102,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 		defer cancel()
 		_ = endTracing(tctx)
 	}()
-	p, err := o.assemble(ctx, c, log)
+	p, err := o.assemble(ctx, c, all)
 	if err != nil {
 		return err
 	}
@@ -134,8 +135,9 @@ func lock(c config, log *slog.Logger) (unlock func(), err error) {
 }
 
 // assemble opens what the hub needs. The listeners come last: nobody can connect
-// to a hub that cannot start.
-func (o *runOptions) assemble(ctx context.Context, c config, log *slog.Logger) (p *process, err error) {
+// to a hub that cannot start. Each domain adds its name to what all log to.
+func (o *runOptions) assemble(ctx context.Context, c config, all *slog.Logger) (p *process, err error) {
+	log := all.With("domain", c.Domain)
 	unlock, err := lock(c, log)
 	if err != nil {
 		return nil, err
@@ -160,9 +162,9 @@ func (o *runOptions) assemble(ctx context.Context, c config, log *slog.Logger) (
 			return nil, fault.New(fault.CodeIO, "listen on %s: %w", c.Metrics, err).WithRemedy("Choose another address with --metrics, or end what uses it.")
 		}
 	}
-	p = &process{port: hub.NewPort(listener, log), unlock: unlock}
+	p = &process{port: hub.NewPort(listener, all), unlock: unlock}
 	registry := observe.NewRegistry("meshhub")
-	p.host = newHost(c, o.config, p.port, registry, log)
+	p.host = newHost(c, o.config, p.port, registry, all)
 	opt := made.options(c, p.port, registry, log)
 	opt.Metrics, opt.Host = metrics, p.host
 	p.hub, err = hub.New(opt)
