@@ -212,6 +212,8 @@ func TestAnyHubAnswersForTheRing(t *testing.T) {
 			t.Errorf("hub %s: %q", h.Name, h.Problem)
 		}
 	}
+	follower.Kill()
+	wantRefused(t, c.Run("meshctl", "hub", "drain", "hub1"), 6, fault.CodeLastHub, "hub2 (", "hub3 (")
 }
 
 // TestLeadershipAndStreamsGoWhereTheyAreSent transfers leadership, drains hubs, also
@@ -302,7 +304,38 @@ func TestARingIsManagedWhenAnotherHubLeadsThanHasTheKeys(t *testing.T) {
 		t.Errorf("%s leads", leader.Name)
 	}
 	c.Ctl("token", "create")
+	wantRefused(t, c.Run("meshctl", "hub", "drain", "hub1"), 6, fault.CodeLastHub) // the others are dropped
 	c.Must("meshhub", join...)
+	wantRefused(t, c.Run("meshctl", "hub", "drain", "hub1"), 6, fault.CodeLastHub, "hub4 (") // which does not run
+
+	// Another takes hub3's place. What it signs counts; what the lost one signs does not,
+	// nor did it while hub3 was dropped.
+	as := func(data string) []string {
+		t.Helper()
+		out := c.Path("operator-of-" + filepath.Base(data))
+		if _, err := os.Stat(out); err != nil {
+			c.Must("meshhub", "credentials", "issue", "--config", filepath.Join(data, "meshhub.yaml"), "--operator", "other", "--out", out)
+		}
+		file := func(name string) string { return filepath.Join(out, name) }
+		return []string{"--hub", ring[0].Address, "--ca-file", file("ca.pem"), "--cert-file", file("other.pem"), "--key-file", file("other.key")}
+	}
+	asks := func(data string) harness.Result {
+		return c.Run("meshctl", append([]string{"get", "hubs"}, as(data)...)...)
+	}
+	wantRefused(t, asks(ring[2].Data), 4, fault.CodeHubDropped)
+	token, _ = c.Token("--hub", "--uses", "2")
+	replace := []string{"join", "--hub", ring[0].Address, "--ca-pin", pin, "--name", "hub3", "--listen", "127.0.0.1:0", "--advertise", "127.0.0.1:8443"}
+	r := c.Run("meshhub", append(replace, "--token", token, "--data", c.Path("hub3b"))...)
+	wantRefused(t, r, 1, fault.CodeHubExists, "was dropped", "--hub --node hub3")
+	for _, data := range []string{c.Path("hub3b"), c.Path("hub3c")} {
+		token, _ = c.Token("--hub", "--node", "hub3")
+		c.Must("meshhub", append(replace, "--token", token, "--data", data)...)
+		if r := asks(data); r.Code != 0 {
+			t.Errorf("an operator of the hub that has the place: exit %d\n%s", r.Code, r.Stderr)
+		}
+		wantRefused(t, asks(ring[2].Data), 4, fault.CodeHubDropped)
+	}
+	wantRefused(t, asks(c.Path("hub3b")), 4, fault.CodeHubDropped)
 }
 
 // TestOneRingServesSeveralDomains makes two more domains on a ring: each has agents,
