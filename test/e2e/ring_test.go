@@ -393,4 +393,40 @@ func TestOneRingServesSeveralDomains(t *testing.T) {
 		t.Fatalf("leadership is not spread after a restart:\n%s", c.Ctl("get", "domains", "-o", "wide"))
 	}
 	c.JSON(&token, in("eu-north", "token", "create")...)
+
+	// A hub that has lost its directory of a domain joins it again, as the hub that it is.
+	holder, lost := ring[0], ring[2]
+	for _, h := range ring {
+		if _, err := os.Stat(filepath.Join(h.Data, "domains", "eu-central", "keys", "keyset.key")); err == nil {
+			holder = h
+		}
+	}
+	if holder == lost {
+		lost = ring[1]
+	}
+	lost.Kill()
+	dir := filepath.Join(lost.Data, "domains", "eu-central")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	c.Ctl(in("eu-central", "domain", "transfer", "eu-central", "--to", holder.Name)...)
+	c.JSON(&token, in("eu-central", "token", "create", "--hub", "--node", lost.Name)...)
+	r = c.Run("meshhub", "join", "--hub", holder.Address, "--token", token.Token, "--ca-pin", token.CaPin, "--data", dir)
+	if r.Code != 0 || !strings.Contains(r.Stderr, "run --config "+filepath.Join(lost.Data, "meshhub.yaml")) {
+		t.Fatalf("join a further domain: exit %d\n%s", r.Code, r.Stderr)
+	}
+	lost.Start()
+	back := func() (bool, error) {
+		var hubs list[hubRow]
+		c.JSON(&hubs, in("eu-central", "get", "hubs")...)
+		for _, h := range hubs.Items {
+			if h.Problem != "" {
+				return false, nil
+			}
+		}
+		return len(hubs.Items) == 3, nil
+	}
+	if err := harness.Poll(harness.Patience, back); err != nil {
+		t.Fatalf("hub %s does not serve eu-central again:\n%s", lost.Name, c.Ctl(in("eu-central", "get", "hubs")...))
+	}
 }
