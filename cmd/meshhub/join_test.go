@@ -45,8 +45,9 @@ func TestAJoinThatCannotWorkCostsNothing(t *testing.T) {
 		code  fault.Code
 		says  string
 	}{
-		"a store that is not there":       {[]string{"--store", "consul://127.0.0.1:9/meshkit"}, fault.CodeStoreUnavailable, "127.0.0.1:9"},
-		"a domain whose store is its own": {nil, fault.CodeStoreNotShared, "meshhub restore --from"},
+		"a store that is not there":        {[]string{"--store", "consul://127.0.0.1:9/meshkit"}, fault.CodeStoreUnavailable, "127.0.0.1:9"},
+		"a hub that is not the pinned one": {[]string{"--store", "consul://127.0.0.1:9/meshkit", "--ca-pin", "sha256:" + strings.Repeat("0", 64), "--timeout", "3s"}, fault.CodePinMismatch, "Compare the pin"},
+		"a domain whose store is its own":  {nil, fault.CodeStoreNotShared, "meshhub restore --from"},
 	} {
 		data := filepath.Join(t.TempDir(), "hub2")
 		args := append([]string{"join", "--hub", address, "--token", token.GetToken(), "--ca-pin", token.GetCaPin(), "--data", data, "--listen", "127.0.0.1:7000"}, c.flags...)
