@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -34,6 +35,7 @@ func main() {
 	kills := flag.Int("kills", 20, "how often the leader is killed")
 	others := flag.Int("others", 7, "how often it is stopped, and ended in order")
 	flag.Parse()
+	debug.SetGCPercent(400) // what makes the load shares two CPUs with what is measured
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	figures, err := measure(ctx, *kills, *others)
 	stop()
