@@ -295,13 +295,15 @@ func (st *step) remember(fingerprint []byte) error {
 		return bad(st.entry, "request id %q was used by entry %d", id, old.GetSeq())
 	}
 	r := &logv1.RequestRecord{RequestId: id, Seq: st.entry.GetSeq(), Fingerprint: fingerprint}
-	st.requests, _, _ = st.requests.Insert([]byte(id), r)
-	st.requestOrder, _, _ = st.requestOrder.Insert(append(seqKey(r.Seq), id...), id)
-	for st.requests.Len() > MaxRequests {
-		k, oldest, _ := st.requestOrder.Root().Minimum()
-		st.requestOrder, _, _ = st.requestOrder.Delete(k)
-		st.requests, _, _ = st.requests.Delete([]byte(oldest))
+	requests, order := st.requests.Txn(), st.requestOrder.Txn()
+	requests.Insert([]byte(id), r)
+	order.Insert(append(seqKey(r.Seq), id...), id)
+	for n := st.requests.Len() + 1; n > MaxRequests; n-- {
+		k, oldest, _ := order.Root().Minimum()
+		order.Delete(k)
+		requests.Delete([]byte(oldest))
 	}
+	st.requests, st.requestOrder = requests.Commit(), order.Commit()
 	return nil
 }
 

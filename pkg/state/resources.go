@@ -41,11 +41,13 @@ func (st *step) changeSet(m *logv1.ChangeSet) error {
 	w.evict()
 	st.resources, st.revisions, st.evictions = w.resources.Commit(), w.revisions.Commit(), w.evictions.Commit()
 	st.effect.Config = len(st.effect.Changed) > 0
-	st.changes, _, _ = st.changes.Insert(seqKey(record.Seq), record)
-	for st.changes.Len() > MaxChanges {
-		oldest, _, _ := st.changes.Root().Minimum()
-		st.changes, _, _ = st.changes.Delete(oldest)
+	changes := st.changes.Txn()
+	changes.Insert(seqKey(record.Seq), record)
+	for n := st.changes.Len() + 1; n > MaxChanges; n-- {
+		oldest, _, _ := changes.Root().Minimum()
+		changes.Delete(oldest)
 	}
+	st.changes = changes.Commit()
 	return st.remember(m.GetFingerprint())
 }
 
