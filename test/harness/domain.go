@@ -3,13 +3,13 @@ package harness
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/meshkit/meshkit/pkg/client"
+	"github.com/meshkit/meshkit/plugins/store/consul/consultest"
 )
 
 // Hub is a hub of a cluster, running or not.
@@ -24,17 +24,15 @@ type Hub struct {
 	*Process
 }
 
-// freeAddresses gives n loopback addresses that were free a moment ago. They
-// are all taken before any is released, so they differ.
+// freeAddresses gives n loopback addresses that were free a moment ago, and differ.
 func freeAddresses(n int) ([]string, error) {
+	ports, err := consultest.FreePorts(n)
+	if err != nil {
+		return nil, err
+	}
 	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = l.Close() }()
-		out = append(out, l.Addr().String())
+	for _, p := range ports {
+		out = append(out, fmt.Sprintf("127.0.0.1:%d", p))
 	}
 	return out, nil
 }

@@ -20,7 +20,7 @@ import (
 // leaderWait is how long a write waits for this hub to win the lease, as right
 // after its start; with a store that is known to be in trouble, troubleWait.
 const (
-	leaderWait  = 3 * time.Second
+	leaderWait  = 6 * time.Second
 	troubleWait = 500 * time.Millisecond
 )
 

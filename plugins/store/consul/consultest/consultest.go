@@ -8,13 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -148,7 +148,7 @@ func Start(tb TB, dir string, opts Options) *Cluster {
 	}
 	n := max(opts.Servers, 1)
 	c := &Cluster{tb: tb}
-	ports, err := freePorts(portsEach * n)
+	ports, err := FreePorts(portsEach * n)
 	if err != nil {
 		tb.Fatalf("%v", err)
 	}
@@ -311,33 +311,38 @@ func (c *Cluster) Leader() *Server {
 	return nil
 }
 
-// freePorts finds ports that nobody uses now, for TCP and UDP.
-func freePorts(n int) ([]int, error) {
+// Ports that FreePorts gives: below those that systems give to connections that go
+// out, any of which could take one before it is used.
+const (
+	lowestPort  = 10_000
+	highestPort = 30_000
+)
+
+var handedOut sync.Map // ports that this process was given
+
+// FreePorts finds ports on loopback that nobody uses now, for TCP and UDP, and that
+// this process was not given before.
+func FreePorts(n int) ([]int, error) {
 	var ports []int
-	var open []interface{ Close() error }
-	defer func() {
-		for _, c := range open {
-			c.Close()
-		}
-	}()
 	for tries := 0; len(ports) < n; tries++ {
-		if tries > 10*n {
+		if tries > highestPort-lowestPort {
 			return nil, errors.New("no free ports")
 		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
+		port := lowestPort + rand.IntN(highestPort-lowestPort)
+		if _, given := handedOut.LoadOrStore(port, true); given {
+			continue
 		}
-		open = append(open, l)
-		port := l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		l, err := net.Listen("tcp", address)
 		if err != nil {
-			if strings.Contains(err.Error(), "in use") {
-				continue
-			}
-			return nil, err
+			continue
 		}
-		open = append(open, u)
+		u, err := net.ListenPacket("udp", address)
+		_ = l.Close()
+		if err != nil {
+			continue
+		}
+		_ = u.Close()
 		ports = append(ports, port)
 	}
 	return ports, nil
