@@ -27,7 +27,7 @@ type ServerConfig struct {
 	// certificate and refuses what is not a node. A local socket that checks the peer's
 	// user in its credentials gives a Peer without ID.
 	Identify func(ctx context.Context) (Peer, error)
-	// AdmissionRate and AdmissionBurst bound streams opened per second; default 200, 400.
+	// AdmissionRate and AdmissionBurst bound streams opened per second; default 300, 400.
 	AdmissionRate  float64
 	AdmissionBurst int
 	// MaxStreams bounds open streams; default 20,000.
@@ -58,7 +58,7 @@ type ServerConfig struct {
 }
 
 func (c ServerConfig) withDefaults() ServerConfig {
-	or(&c.AdmissionRate, 200)
+	or(&c.AdmissionRate, 300)
 	or(&c.AdmissionBurst, 400)
 	or(&c.MaxStreams, 20_000)
 	or(&c.MessageRate, 20)
