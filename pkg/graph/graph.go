@@ -39,6 +39,7 @@ import (
 	"iter"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/expr"
@@ -173,12 +174,21 @@ func (g *Graph) Dependents(key resource.Key) []resource.Key {
 }
 
 // Settings gives the DomainSettings with every default filled in.
-func (g *Graph) Settings() domainsettings.Spec {
-	var spec *domainsettings.Spec
-	if e, ok := g.objects.Get(settingsKey); ok {
-		spec, _ = e.object.Spec.(*domainsettings.Spec)
+func (g *Graph) Settings() domainsettings.Spec { return g.settings().Effective() }
+
+// Target gives the propagation target of a region, as Spec.Target does; it is asked
+// for each ack and makes no Settings.
+func (g *Graph) Target(region string) (p99 time.Duration, ok bool) {
+	return g.settings().Target(region)
+}
+
+func (g *Graph) settings() *domainsettings.Spec {
+	e, ok := g.objects.Get(settingsKey)
+	if !ok {
+		return nil
 	}
-	return spec.Effective()
+	spec, _ := e.object.Spec.(*domainsettings.Spec)
+	return spec
 }
 
 var settingsKey = resource.Key{Kind: domainsettings.Kind, Namespace: resource.DefaultNamespace, Name: domainsettings.Name}

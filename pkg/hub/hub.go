@@ -191,8 +191,7 @@ func (h *Hub) assemble(id identity.ID) {
 		if cur == nil {
 			return 0, false
 		}
-		settings := cur.Graph.Settings()
-		return settings.Target(region)
+		return cur.Graph.Target(region)
 	}})
 	if h.opt.Distribution.Metrics == nil {
 		h.opt.Distribution.Metrics = distribution.NewMetrics()

@@ -74,6 +74,10 @@ type node struct {
 	region  string
 	ackedAt time.Time // of the newest acknowledgement on the open stream
 	conn    *Conn     // the open stream, nil when there is none
+	// owes has the bits of the waves that wait for the node's answer: what an ack costs
+	// is paid by all nodes for each change. Those that are in late as well began when it
+	// was not connected: its time says nothing about propagation.
+	owes, late uint64
 }
 
 // New makes an empty fleet.
@@ -161,7 +165,7 @@ func (f *Fleet) Connect(name string, labels map[string]string, address, view str
 	}
 	for _, w := range f.waves {
 		if f.concerns(w, n) {
-			w.waiting[name] = true
+			w.await(n, true)
 		}
 	}
 	f.notify()
@@ -249,8 +253,8 @@ func (c *Conn) Moved(view string, labels map[string]string) {
 	c.with(func(n *node) {
 		n.View, n.region = view, labels["region"]
 		for _, w := range c.fleet.waves {
-			if _, known := w.waiting[n.Node]; !known && c.fleet.concerns(w, n) {
-				w.waiting[n.Node] = true
+			if !w.awaits(n) && c.fleet.concerns(w, n) {
+				w.await(n, true)
 			}
 		}
 	})
@@ -294,7 +298,7 @@ func (f *Fleet) forget(name string, n *node) {
 	}
 	delete(f.nodes, name)
 	for _, w := range f.waves {
-		delete(w.waiting, name)
+		w.strike(n)
 		delete(w.refused, name)
 	}
 }

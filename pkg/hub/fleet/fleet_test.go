@@ -167,3 +167,31 @@ func TestAQuietNodeWithAStreamIsSeenNow(t *testing.T) {
 		t.Errorf("a node that is gone was last seen %v ago", now.Sub(live.LastSeen))
 	}
 }
+
+// Publications share a bounded number of places: one that takes the place of an
+// older one starts with nobody's debts, and with none of its late arrivals.
+func TestManyPublicationsWaitEachForItself(t *testing.T) {
+	now := time.Now()
+	f := New(Options{Now: func() time.Time { return now }})
+	publish := func(v uint64) {
+		f.Published(distribution.Point{Epoch: 1, Version: v}, []string{"v"}, []Commit{{Version: v, At: now}})
+	}
+	publish(1)
+	fast := f.Connect("fast", nil, "", "v", &controlv1.Hello{}) // late for 1
+	slow := f.Connect("slow", nil, "", "v", &controlv1.Hello{})
+	const last = 2*maxWaves + 1
+	for v := uint64(2); v <= last; v++ {
+		publish(v)
+		fast.Acked(&controlv1.Ack{Epoch: 1, Version: v})
+		if p := f.Progress(v, joined("fast", "slow")); p.Done || p.Concerned != 2 || p.Acked != 1 {
+			t.Fatalf("version %d: %+v", v, p)
+		}
+	}
+	now = now.Add(time.Second)
+	slow.Acked(&controlv1.Ack{Epoch: 1, Version: last})
+	for v := uint64(last - maxWaves + 1); v <= last; v++ {
+		if p := f.Progress(v, joined("fast", "slow")); !p.Done || p.Acked != 2 || p.Last != time.Second {
+			t.Fatalf("version %d: %+v", v, p)
+		}
+	}
+}

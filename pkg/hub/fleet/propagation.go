@@ -14,7 +14,7 @@ import (
 
 // Bounds of what is remembered about versions on their way.
 const (
-	maxWaves   = 64
+	maxWaves   = 64 // one bit of node.owes each
 	maxCommits = 64 // durable entries that one publication may cover
 	maxNacks   = 10
 	maxRegions = 64 // values of the label region that get metrics of their own
@@ -36,9 +36,9 @@ type wave struct {
 	point   distribution.Point
 	commits []Commit // oldest first; the last one made point
 	views   map[string]bool
-	// waiting nodes are connected, or were; true: they connected after the
-	// publication, so their time says nothing about propagation.
-	waiting map[string]bool
+	// slot is the wave's bit in node.owes; waiting counts the nodes that have it set.
+	slot    uint
+	waiting int
 	refused map[string]*controlv1.Nack
 	took    []time.Duration // of those that were connected, from the last commit
 	acked   uint64
@@ -76,8 +76,9 @@ func (f *Fleet) Published(point distribution.Point, views []string, commits []Co
 	if len(commits) > 0 {
 		w := &wave{
 			point: point, commits: commits[max(0, len(commits)-maxCommits):], views: make(map[string]bool, len(views)),
-			waiting: make(map[string]bool), refused: make(map[string]*controlv1.Nack),
+			refused: make(map[string]*controlv1.Nack),
 		}
+		f.enlist(w)
 		for _, v := range views {
 			w.views[v] = true
 		}
@@ -86,32 +87,66 @@ func (f *Fleet) Published(point distribution.Point, views []string, commits []Co
 			case f.concerns(w, n) && n.refuses(point):
 				w.refused[name] = n.Nack // it was faster than this call
 			case f.concerns(w, n):
-				w.waiting[name] = false
+				w.await(n, false)
 			case n.conn != nil && w.views[n.View] && pointOf(n.Active).Compare(point) >= 0 && n.ackedAt.After(commits[len(commits)-1].At):
 				f.took(w, n, n.ackedAt) // it was faster than this call
 			}
 		}
-		if len(f.waves) == maxWaves {
-			f.waves = append(f.waves[:0:0], f.waves[1:]...)
-		}
-		f.waves = append(f.waves, w)
 	}
 	f.notify()
+}
+
+// enlist adds a wave in a slot of its own, and drops the oldest when all are taken.
+// f.mu is held.
+func (f *Fleet) enlist(w *wave) {
+	w.slot = uint(len(f.waves))
+	if len(f.waves) == maxWaves {
+		oldest := f.waves[0]
+		w.slot = oldest.slot
+		for _, n := range f.nodes {
+			oldest.strike(n)
+		}
+		f.waves = append(f.waves[:0:0], f.waves[1:]...)
+	}
+	f.waves = append(f.waves, w)
+}
+
+// awaits tells whether the wave waits for n. Fleet.mu is held.
+func (w *wave) awaits(n *node) bool { return n.owes&(1<<w.slot) != 0 }
+
+// await has the wave wait for n; late: its time says nothing about propagation.
+// Fleet.mu is held.
+func (w *wave) await(n *node, late bool) {
+	bit := uint64(1) << w.slot
+	if !w.awaits(n) {
+		n.owes |= bit
+		w.waiting++
+	}
+	n.late &^= bit
+	if late {
+		n.late |= bit
+	}
+}
+
+// strike has the wave wait for n no longer. Fleet.mu is held.
+func (w *wave) strike(n *node) {
+	if w.awaits(n) {
+		n.owes &^= 1 << w.slot
+		w.waiting--
+	}
 }
 
 // acked takes n off the waves that its version covers. f.mu is held.
 func (f *Fleet) acked(n *node, a *controlv1.Ack) {
 	have := distribution.Point{Epoch: a.GetEpoch(), Version: a.GetVersion()}
 	for _, w := range f.waves {
-		if len(w.waiting)+len(w.refused) == 0 || have.Compare(w.point) < 0 {
-			continue // most are over: a lookup in each would be most of what an ack costs
-		}
-		_, hadRefused := w.refused[n.Node]
-		late, waiting := w.waiting[n.Node]
-		if !waiting && !hadRefused {
+		waiting := w.awaits(n)
+		hadRefused := len(w.refused) > 0 && w.refused[n.Node] != nil
+		if !waiting && !hadRefused || have.Compare(w.point) < 0 {
 			continue
 		}
-		delete(w.waiting, n.Node)
+		late := n.late&(1<<w.slot) != 0
+		w.strike(n)
 		delete(w.refused, n.Node)
 		if late || !waiting {
 			w.acked++
@@ -133,8 +168,8 @@ func (f *Fleet) took(w *wave, n *node, at time.Time) {
 func (f *Fleet) nacked(n *node, k *controlv1.Nack) {
 	refused := distribution.Point{Epoch: k.GetEpoch(), Version: k.GetVersion()}
 	for _, w := range f.waves {
-		if _, waiting := w.waiting[n.Node]; waiting && w.point.Compare(refused) <= 0 {
-			delete(w.waiting, n.Node)
+		if w.awaits(n) && w.point.Compare(refused) <= 0 {
+			w.strike(n)
 			w.refused[n.Node] = k
 		}
 	}
@@ -202,9 +237,9 @@ func (f *Fleet) Progress(version uint64, joined iter.Seq[Joined]) Progress {
 func (f *Fleet) answers(p *Progress, w *wave) {
 	p.Acked, p.Nacked = w.acked, uint64(len(w.refused))
 	outstanding := uint64(0)
-	for name := range w.waiting {
-		switch n := f.nodes[name]; {
-		case n == nil || n.conn == nil:
+	for _, n := range f.nodes {
+		switch {
+		case w.waiting == 0 || !w.awaits(n) || n.conn == nil:
 		case f.holds(n): // it came there another way: a later change took this one back
 			p.Acked++
 		default:
