@@ -403,3 +403,87 @@ func Example() {
 	fmt.Println(e.Seq, e.Term, e.Kind, err)
 	// Output: 1 1 TermStarted <nil>
 }
+
+// slow gives a store whose appends take some time, and a count of them.
+func slow(d time.Duration) (store.Driver, *int) {
+	appends := new(int)
+	return &storetest.Faults{
+		Driver: memstore.New(memstore.Options{LeaseTTL: ttl}).Driver(),
+		OnAppend: func(_ context.Context, _ store.Batch, next func() error) error {
+			*appends++
+			time.Sleep(d)
+			return next()
+		},
+	}, appends
+}
+
+// Writers that were answered together come back one after the other; the first to come
+// must not take the store for itself while the others are on their way.
+func TestWritersThatWereAnsweredTogetherShareTheNextAppend(t *testing.T) {
+	const writers, rounds, took = 8, 50, 4 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		d, appends := slow(took)
+		tenure := lead(t, open(t, d))
+		var wg sync.WaitGroup
+		for i := range writers {
+			wg.Go(func() {
+				for range rounds {
+					time.Sleep(time.Duration(i) * took / 4 / writers) // its way back
+					if _, err := tenure.Submit(t.Context(), draft); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if *appends > rounds+2 { // the first writer's first is its own, and so is the last
+			t.Errorf("%d appends for %d rounds of %d writers", *appends, rounds, writers)
+		}
+	})
+}
+
+func TestASingleWriterWaitsForNobody(t *testing.T) {
+	const rounds, took = 50, 4 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		d, _ := slow(took)
+		tenure := lead(t, open(t, d))
+		began := time.Now()
+		for range rounds {
+			if _, err := tenure.Submit(t.Context(), draft); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := time.Since(began); got != rounds*took {
+			t.Errorf("%d writes took %s, the store %s of it", rounds, got, rounds*took)
+		}
+	})
+}
+
+// A writer that stays away costs the others half an append, once.
+func TestABatchDoesNotWaitLongForWhoDoesNotComeBack(t *testing.T) {
+	const took = 4 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		d, _ := slow(took)
+		tenure := lead(t, open(t, d))
+		submit := func() {
+			if _, err := tenure.Submit(t.Context(), draft); err != nil {
+				t.Error(err)
+			}
+		}
+		var wg sync.WaitGroup
+		for range 3 { // one alone, then two together
+			wg.Go(submit)
+		}
+		wg.Wait()
+		began := time.Now()
+		submit()
+		if got := time.Since(began); got != took+took/2 {
+			t.Errorf("the first write without the other took %s, an append takes %s", got, took)
+		}
+		began = time.Now()
+		submit()
+		if got := time.Since(began); got != took {
+			t.Errorf("the second took %s", got)
+		}
+	})
+}

@@ -44,11 +44,11 @@ type Tenure struct {
 	stalled chan struct{}
 	stalls  bool
 
-	// head is the end of the log, together how many proposals shared the last
-	// append, took how long it took. Only the writer's goroutine uses them.
+	// head is the end of the log, took how long the last append took, expected how many
+	// proposals are likely to come for the next one. Only the writer's goroutine uses them.
 	head     Head
-	together int
 	took     time.Duration
+	expected int
 }
 
 // Causes of the end of a tenure's Context, beside the store's own word: errors.Is finds

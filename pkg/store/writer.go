@@ -242,8 +242,8 @@ func (t *Tenure) watchful(bytes int, asked []*proposal, write func() error) erro
 const gatherMost = 5 * time.Millisecond
 
 // round takes one batch from the queue and appends it. Who was answered with the
-// last batch and writes again is on its way: a batch waits for as many as came
-// together the last time, for half of what that append took. One writer never
+// last batch and writes again is on its way: a batch waits for as many as that, and
+// as came while it was appended, for half of what that took. One writer never
 // waits, and with many the store is asked less often.
 func (t *Tenure) round(p *proposal) {
 	b := batch{prev: t.head}
@@ -267,7 +267,7 @@ func (t *Tenure) round(p *proposal) {
 		default:
 			p = nil
 		}
-		if len(b.asked) < t.together {
+		if len(b.asked) < t.expected {
 			select {
 			case p = <-t.queue:
 			case <-gather.C:
@@ -276,7 +276,6 @@ func (t *Tenure) round(p *proposal) {
 			}
 		}
 	}
-	t.together = len(b.asked)
 	t.flush(&b)
 }
 
@@ -334,6 +333,7 @@ func (t *Tenure) reask(b *batch) {
 // flush appends the batch and answers its proposals.
 func (t *Tenure) flush(b *batch) {
 	if len(b.records) == 0 {
+		t.expected = len(b.asked) + len(t.queue)
 		for i, p := range b.asked { // all rejected, judged by committed state alone
 			p.answer(b.results[i])
 		}
@@ -343,7 +343,7 @@ func (t *Tenure) flush(b *batch) {
 	err := t.watchful(b.bytes, b.asked, func() error {
 		return t.commit(Batch{Term: t.Term(), After: t.head.Seq, Records: b.records})
 	})
-	t.took = time.Since(began)
+	t.took, t.expected = time.Since(began), len(b.asked)+len(t.queue)
 	m := t.log.metrics
 	m.duration.Observe(t.took.Seconds())
 	m.batches.WithLabelValues(outcomeName(err)).Inc()
