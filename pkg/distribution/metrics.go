@@ -18,8 +18,9 @@ type Metrics struct {
 	ended         *prometheus.CounterVec
 	received      *prometheus.CounterVec
 
-	// The counters of each message, looked up once.
-	sent, took map[string]prometheus.Counter
+	// The counters of each message and update, looked up once.
+	sent, took        map[string]prometheus.Counter
+	deltas, snapshots prometheus.Counter // of updates
 }
 
 // NewMetrics makes a set of collectors, not yet registered.
@@ -49,6 +50,7 @@ func NewMetrics() *Metrics {
 		received:      vec("messages_received_total", "Messages received from nodes, by kind; ignored: an ack or nack of something that was not sent.", "kind"),
 	}
 	m.sent = byLabel(m.framesSent, "notice", "accepted", "trust", "update", "freshness")
+	m.deltas, m.snapshots = m.updates.WithLabelValues("delta"), m.updates.WithLabelValues("snapshot")
 	m.took = byLabel(m.received, "ack", "nack", "status", "ignored", "unknown")
 	return m
 }

@@ -100,7 +100,7 @@ func (w *writer) more() bool {
 	st := w.stream
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.dirty && !st.over && st.ctx.Err() == nil {
+	if st.dirty && !st.over { // a stream whose context ended fails to send, and is over soon
 		st.dirty = false
 		return true
 	}
@@ -284,12 +284,12 @@ func (w *writer) commit(p *published, u *encoded, before cursor) bool {
 	}
 	c.sent(p.Point(), p.digest, u.snapshot)
 	w.chunks = u.frames
-	how := "delta"
-	if u.snapshot {
-		how = "snapshot"
-	}
 	m := st.srv.cfg.Metrics
-	m.updates.WithLabelValues(how).Inc()
+	if u.snapshot {
+		m.snapshots.Inc()
+	} else {
+		m.deltas.Inc()
+	}
 	if w.seen > 0 && p.seq > w.seen+1 {
 		m.coalesced.Add(float64(p.seq - w.seen - 1))
 	}

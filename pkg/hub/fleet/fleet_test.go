@@ -1,9 +1,12 @@
 package fleet
 
 import (
+	"fmt"
 	"iter"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
@@ -193,5 +196,48 @@ func TestManyPublicationsWaitEachForItself(t *testing.T) {
 		if p := f.Progress(v, joined("fast", "slow")); !p.Done || p.Acked != 2 || p.Last != time.Second {
 			t.Fatalf("version %d: %+v", v, p)
 		}
+	}
+}
+
+// Each answer counts as within or beyond its region's target, and regions beyond the
+// bound share one label.
+func TestAnswersAreHeldAgainstTheirRegionsTarget(t *testing.T) {
+	now := time.Now()
+	asked := map[string]int{}
+	f := New(Options{Now: func() time.Time { return now }, Target: func(region string) (time.Duration, bool) {
+		asked[region]++
+		return 100 * time.Millisecond, region != "free"
+	}})
+	connect := func(name, region string) *Conn {
+		return f.Connect(name, map[string]string{"region": region}, "", "v", &controlv1.Hello{})
+	}
+	quick, late, free := connect("quick", "eu"), connect("late", "eu"), connect("free", "free")
+	f.Published(distribution.Point{Epoch: 1, Version: 5}, []string{"v"}, []Commit{{Version: 5, At: now}})
+	now = now.Add(100 * time.Millisecond)
+	quick.Acked(&controlv1.Ack{Epoch: 1, Version: 5})
+	free.Acked(&controlv1.Ack{Epoch: 1, Version: 5})
+	now = now.Add(time.Millisecond)
+	late.Acked(&controlv1.Ack{Epoch: 1, Version: 5})
+	for result, want := range map[string]float64{"within": 1, "exceeded": 1} {
+		if got := testutil.ToFloat64(f.metrics.slo.WithLabelValues("eu", result)); got != want {
+			t.Errorf("%v answers of eu are %s, want %v", got, result, want)
+		}
+	}
+	if n := testutil.CollectAndCount(f.metrics.slo); n != 2 {
+		t.Errorf("%d series of targets, and only eu has one", n)
+	}
+	if asked["eu"] != 1 {
+		t.Errorf("the target of eu was looked up %d times for one change", asked["eu"])
+	}
+	conns := make([]*Conn, 2*maxRegions)
+	for i := range conns {
+		conns[i] = connect(fmt.Sprint("n", i), fmt.Sprint("r", i))
+	}
+	f.Published(distribution.Point{Epoch: 1, Version: 6}, []string{"v"}, []Commit{{Version: 6, At: now}})
+	for _, c := range conns {
+		c.Acked(&controlv1.Ack{Epoch: 1, Version: 6})
+	}
+	if n := testutil.CollectAndCount(f.metrics.seconds); n != maxRegions+1 {
+		t.Errorf("%d regions have metrics of their own, want %d and one for all others", n, maxRegions)
 	}
 }

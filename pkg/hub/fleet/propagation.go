@@ -42,6 +42,13 @@ type wave struct {
 	refused map[string]*controlv1.Nack
 	took    []time.Duration // of those that were connected, from the last commit
 	acked   uint64
+	targets map[string]target // by region, as they were when its first answer came
+}
+
+// target is how soon a region's nodes should answer.
+type target struct {
+	p99 time.Duration
+	set bool
 }
 
 // concerns tells whether n should have the wave's version and does not. A node
@@ -76,7 +83,7 @@ func (f *Fleet) Published(point distribution.Point, views []string, commits []Co
 	if len(commits) > 0 {
 		w := &wave{
 			point: point, commits: commits[max(0, len(commits)-maxCommits):], views: make(map[string]bool, len(views)),
-			refused: make(map[string]*controlv1.Nack),
+			refused: make(map[string]*controlv1.Nack), targets: make(map[string]target),
 		}
 		f.enlist(w)
 		for _, v := range views {
@@ -161,7 +168,12 @@ func (f *Fleet) took(w *wave, n *node, at time.Time) {
 	w.acked++
 	took := max(0, at.Sub(w.commits[len(w.commits)-1].At))
 	w.took = append(w.took, took)
-	f.metrics.observe(n.region, took, f.opt.Target)
+	goal, known := w.targets[n.region]
+	if !known { // once for each change and region, not for each ack
+		goal.p99, goal.set = f.opt.Target(n.region)
+		w.targets[n.region] = goal
+	}
+	f.metrics.observe(n.region, took, goal)
 }
 
 // nacked marks n as refusing the waves up to the version that it refused. f.mu is held.
@@ -282,7 +294,7 @@ type metrics struct {
 	seconds   *prometheus.HistogramVec
 	slo       *prometheus.CounterVec
 	nacks     *prometheus.CounterVec
-	regions   map[string]prometheus.Observer // seconds by label, looked up once; Fleet.mu
+	regions   map[string]*regional // by label; Fleet.mu
 }
 
 func newMetrics() metrics {
@@ -300,7 +312,7 @@ func newMetrics() metrics {
 		nacks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meshkit_agent_nacks_total", Help: "Versions that agents refused or reverted, by code; a request for a snapshot counts as well.",
 		}, []string{"code"}),
-		regions: make(map[string]prometheus.Observer),
+		regions: make(map[string]*regional),
 	}
 }
 
@@ -308,27 +320,38 @@ func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.connected, m.seconds, m.slo, m.nacks}
 }
 
+// regional are the metrics of one value of the label region, looked up once.
+type regional struct {
+	seconds          prometheus.Observer
+	within, exceeded prometheus.Counter // looked up when there is a target
+}
+
 // observe counts one acknowledgement. The label region comes from join tokens, but
 // the number of its values is bounded all the same.
-func (m *metrics) observe(region string, took time.Duration, target func(string) (time.Duration, bool)) {
+func (m *metrics) observe(region string, took time.Duration, goal target) {
 	label := region
 	if label == "" {
 		label = "none"
 	}
-	seconds, known := m.regions[label]
-	if !known {
-		if len(m.regions) >= maxRegions {
-			label = "other"
-		}
-		seconds = m.seconds.WithLabelValues(label)
-		m.regions[label] = seconds
+	r := m.regions[label]
+	if r == nil && len(m.regions) >= maxRegions {
+		label = "other"
+		r = m.regions[label]
 	}
-	seconds.Observe(took.Seconds())
-	if p99, ok := target(region); ok {
-		result := "within"
-		if took > p99 {
-			result = "exceeded"
-		}
-		m.slo.WithLabelValues(label, result).Inc()
+	if r == nil {
+		r = &regional{seconds: m.seconds.WithLabelValues(label)}
+		m.regions[label] = r
+	}
+	r.seconds.Observe(took.Seconds())
+	if !goal.set {
+		return
+	}
+	if r.within == nil {
+		r.within, r.exceeded = m.slo.WithLabelValues(label, "within"), m.slo.WithLabelValues(label, "exceeded")
+	}
+	if took > goal.p99 {
+		r.exceeded.Inc()
+	} else {
+		r.within.Inc()
 	}
 }
