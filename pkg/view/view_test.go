@@ -272,13 +272,21 @@ func TestTouchedIsExactAcrossClassChanges(t *testing.T) {
 			if resource.HasErrors(findings) {
 				t.Fatal(findings)
 			}
-			if got := view.Touched(base, after, nodes); !slices.Equal(got, c.want) {
-				t.Fatalf("touched %v; want %v", got, c.want)
+			r := view.NewRoster(view.ScopeKeys(base, after), nodes)
+			if n, got := r.Touched(base, after, 9); n != len(c.want) || !slices.Equal(got, c.want) {
+				t.Fatalf("touched %d: %v; want %v", n, got, c.want)
+			}
+			if n, got := r.Touched(base, after, 1); n != len(c.want) || !slices.Equal(got, c.want[:min(len(c.want), 1)]) {
+				t.Fatalf("touched %d: %v; want the first of %v", n, got, c.want)
 			}
 		})
 	}
-	if got := view.Touched(base, base, nodes); got != nil {
-		t.Fatalf("nothing changed but touched %v", got)
+	r := view.NewRoster(view.ScopeKeys(base), nodes)
+	if n, got := r.Touched(base, base, 9); n != 0 || got != nil || r.Len() != 4 {
+		t.Fatalf("nothing changed but touched %d of %d: %v", n, r.Len(), got)
+	}
+	if !r.Knows(nil) || r.Knows([]string{"zone"}) {
+		t.Fatal("a roster without labels knows zones")
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"encoding/base64"
 	"iter"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -30,6 +31,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/hub/views"
 	"github.com/meshkit/meshkit/pkg/resource"
+	"github.com/meshkit/meshkit/pkg/state"
 	"github.com/meshkit/meshkit/pkg/view"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
@@ -75,7 +77,10 @@ func Register(r grpc.ServiceRegistrar, opt Options) {
 }
 
 // base is what the services share.
-type base struct{ Options }
+type base struct {
+	Options
+	rosters rosters
+}
 
 // current gives the newest state.
 func (b *base) current() (*replica.Current, error) {
@@ -86,24 +91,39 @@ func (b *base) current() (*replica.Current, error) {
 	return cur, nil
 }
 
-// nodes yields all joined nodes with what views ask of them. A node that has not
-// connected since the hub started is taken to know everything that this build
-// does.
+// nodes yields all joined nodes with what views ask of them.
 func (b *base) nodes(cur *replica.Current) iter.Seq[view.Node] {
 	return func(yield func(view.Node) bool) {
 		for n := range cur.State.Nodes("") {
-			if !yield(view.Node{Name: n.GetNode(), Capabilities: b.capabilities(n.GetNode()), Labels: n.GetLabels()}) {
+			if !yield(view.Node{Name: n.GetNode(), Capabilities: b.Fleet.Capabilities(n.GetNode()), Labels: n.GetLabels()}) {
 				return
 			}
 		}
 	}
 }
 
-func (b *base) capabilities(node string) []string {
-	if caps, ok := b.Fleet.Capabilities(node); ok {
-		return caps
+// rosters keeps the roster that was made last: making one costs a look at every node,
+// and changes of resources are more frequent than changes of nodes.
+type rosters struct {
+	mu           sync.Mutex   // guards all below
+	of           *state.State // whose nodes they are
+	capabilities uint64       // version
+	newest       *view.Roster
+}
+
+// roster gives all joined nodes, grouped for the scopes that use some labels.
+func (b *base) roster(cur *replica.Current) func(keys []string) *view.Roster {
+	return func(keys []string) *view.Roster {
+		r := &b.rosters
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		version := b.Fleet.CapabilitiesVersion()
+		if r.newest == nil || !cur.State.SameNodes(r.of) || version != r.capabilities || !r.newest.Knows(keys) {
+			r.capabilities, r.newest = version, view.NewRoster(keys, b.nodes(cur))
+		}
+		r.of = cur.State // an older one would keep resources that are gone
+		return r.newest
 	}
-	return view.Known()
 }
 
 // stopping ends a stream with a code when the hub shuts down.

@@ -117,7 +117,7 @@ func (s *Fleet) ListAgents(ctx context.Context, in *adminv1.ListAgentsRequest) (
 // agent joins what the log knows of a node with the live facts.
 func (s *Fleet) agent(cur *replica.Current, n *logv1.NodeState) *adminv1.Agent {
 	live, known := s.base.Fleet.Get(n.GetNode())
-	class := view.ClassOf(cur.Graph, s.capabilities(n.GetNode()), n.GetLabels())
+	class := view.ClassOf(cur.Graph, s.Fleet.Capabilities(n.GetNode()), n.GetLabels())
 	a := &adminv1.Agent{
 		Node: n.GetNode(), Labels: n.GetLabels(), JoinedAt: n.GetJoinedAt(), View: class.ID(),
 		CertificateNotAfter: n.GetCertificate().GetNotAfter(), TargetVersion: cur.State.ConfigSeq(),
@@ -152,7 +152,7 @@ func (s *Fleet) GetAgent(ctx context.Context, in *adminv1.GetAgentRequest) (*adm
 	if !ok {
 		return nil, fault.New(fault.CodeNoSuchAgent, "no agent %q has joined domain %s", in.GetNode(), s.Domain)
 	}
-	v, _ := s.Views.Of(cur, view.ClassOf(cur.Graph, s.capabilities(n.GetNode()), n.GetLabels()))
+	v, _ := s.Views.Of(cur, view.ClassOf(cur.Graph, s.Fleet.Capabilities(n.GetNode()), n.GetLabels()))
 	live, _ := s.base.Fleet.Get(n.GetNode())
 	out := &adminv1.GetAgentResponse{
 		Agent: s.agent(cur, n), Downlevels: views.Downlevels(v, 0), TokenId: n.GetTokenId(), SpiffeId: n.GetCertificate().GetIdentity(),

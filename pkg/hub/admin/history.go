@@ -122,7 +122,7 @@ func (s *Resources) agentTable(cur *replica.Current, node string) (*route.Table,
 	if !ok {
 		return nil, fault.New(fault.CodeNoSuchAgent, "no agent %q has joined", node)
 	}
-	v, _ := s.Views.Of(cur, view.ClassOf(cur.Graph, s.capabilities(node), n.GetLabels()))
+	v, _ := s.Views.Of(cur, view.ClassOf(cur.Graph, s.Fleet.Capabilities(node), n.GetLabels()))
 	var changes []graph.Change
 	for leaf := range v.Trie.All() {
 		k, err := resource.ParseKey(leaf.Key)

@@ -39,7 +39,7 @@ func (s *Resources) Plan(ctx context.Context, in *adminv1.PlanRequest) (*adminv1
 	if err != nil {
 		return nil, err
 	}
-	return p.Describe(s.nodes(cur)), nil
+	return p.Describe(s.roster(cur)), nil
 }
 
 func (s *Resources) decode(c *adminv1.Change) (prepare, error) {
@@ -161,7 +161,7 @@ func (s *Resources) commit(ctx context.Context, req request, prep prepare, dryRu
 			return nil, err
 		}
 		if dryRun {
-			return &adminv1.ApplyResponse{Plan: p.Describe(s.nodes(cur))}, nil
+			return &adminv1.ApplyResponse{Plan: p.Describe(s.roster(cur))}, nil
 		}
 		if err := refusal(p); err != nil {
 			return nil, err
@@ -169,7 +169,7 @@ func (s *Resources) commit(ctx context.Context, req request, prep prepare, dryRu
 		// The answer is written before the change is committed: afterwards every agent
 		// is told at once, and what a large plan takes to write would have to wait for
 		// its share of the processors.
-		plan := p.Describe(s.nodes(cur))
+		plan := p.Describe(s.roster(cur))
 		if p.Empty() {
 			return &adminv1.ApplyResponse{Plan: plan, Epoch: cur.State.ConfigEpoch()}, nil
 		}
@@ -220,12 +220,12 @@ func (s *Resources) append(ctx context.Context, req request, prep prepare, cur *
 		if err := refusal(p); err != nil {
 			return nil, err
 		}
-		return &adminv1.ApplyResponse{Plan: p.Describe(s.nodes(cur)), Epoch: p.Base().ConfigEpoch()}, nil
+		return &adminv1.ApplyResponse{Plan: p.Describe(s.roster(cur)), Epoch: p.Base().ConfigEpoch()}, nil
 	case err != nil:
 		return nil, err
 	}
 	if plan == nil { // another change came first, and the plan is another
-		plan = p.Describe(s.nodes(cur))
+		plan = p.Describe(s.roster(cur))
 	}
 	return &adminv1.ApplyResponse{Plan: plan, Seq: entry.GetSeq(), Epoch: entry.GetTerm()}, nil
 }

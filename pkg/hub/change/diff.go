@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -31,8 +30,8 @@ const (
 )
 
 // Describe says what the change does: field by field, in words, and to which of
-// the nodes. Nodes are all joined ones.
-func (p *Prepared) Describe(nodes iter.Seq[view.Node]) *adminv1.PlanResponse {
+// the nodes. roster gives all joined ones, for scopes that use some labels.
+func (p *Prepared) Describe(roster func(keys []string) *view.Roster) *adminv1.PlanResponse {
 	out := &adminv1.PlanResponse{Findings: p.findings, Base: p.base.ConfigSeq(), Epoch: p.base.ConfigEpoch()}
 	budget := maxContentBytes
 	ownershipOnly := make(map[resource.Key]bool, len(p.unchanged))
@@ -78,29 +77,12 @@ func (p *Prepared) Describe(nodes iter.Seq[view.Node]) *adminv1.PlanResponse {
 	slices.SortStableFunc(out.Diffs, func(a, b *adminv1.ResourceDiff) int {
 		return resource.CompareKeys(KeyOf(a.GetKey()), KeyOf(b.GetKey()))
 	})
-	if nodes != nil {
-		p.describeAgents(out, nodes)
+	if roster != nil {
+		r := roster(view.ScopeKeys(p.before, p.after))
+		n, names := r.Touched(p.before, p.after, maxAgentNames)
+		out.AgentsTotal, out.AgentsTouched, out.Agents = uint64(r.Len()), uint64(n), names
 	}
 	return out
-}
-
-func (p *Prepared) describeAgents(out *adminv1.PlanResponse, nodes iter.Seq[view.Node]) {
-	total := uint64(0)
-	counted := func(yield func(view.Node) bool) { // one walk over all nodes: it is in the way of each change
-		for n := range nodes {
-			total++
-			if !yield(n) {
-				return
-			}
-		}
-	}
-	touched := view.Touched(p.before, p.after, counted)
-	if total == 0 { // the contents do not differ
-		for range counted {
-		}
-	}
-	out.AgentsTotal, out.AgentsTouched = total, uint64(len(touched))
-	out.Agents = touched[:min(len(touched), maxAgentNames)]
 }
 
 // Complete fills in the fields and the effects of a diff from its Before and

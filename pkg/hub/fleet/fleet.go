@@ -19,6 +19,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/view"
 )
 
 // Options of a fleet.
@@ -66,6 +67,8 @@ type Fleet struct {
 	serving time.Time              // since when nodes can connect; zero: not yet
 	changed chan struct{}          // closed by the next change; nil until someone asks
 	online  int
+
+	capabilities uint64 // see CapabilitiesVersion
 }
 
 // node is the facts about one node. Fleet.mu guards it.
@@ -140,13 +143,16 @@ type Conn struct {
 
 // Connect notes that a node opened a stream. labels are those bound to its
 // identity. A stream that was open before is thereby over.
-func (f *Fleet) Connect(name string, labels map[string]string, address, view string, h *controlv1.Hello) *Conn {
+func (f *Fleet) Connect(name string, labels map[string]string, address, viewID string, h *controlv1.Hello) *Conn {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n := f.nodes[name]
 	if n == nil {
-		n = &node{Live: Live{Node: name}}
+		n = &node{Live: Live{Node: name, Capabilities: view.Known()}}
 		f.nodes[name] = n
+	}
+	if !slices.Equal(n.Capabilities, h.GetCapabilities()) {
+		f.capabilities++
 	}
 	if n.conn == nil {
 		f.online++
@@ -160,7 +166,7 @@ func (f *Fleet) Connect(name string, labels map[string]string, address, view str
 	n.region, n.ackedAt = labels["region"], time.Time{}
 	n.Live = Live{
 		Node: name, Connected: true, Address: address, Build: h.GetBuild(), Capabilities: h.GetCapabilities(),
-		Reported: h.GetLabels(), View: view, Phase: h.GetPhase(), Active: active, Highest: h.GetHighest(),
+		Reported: h.GetLabels(), View: viewID, Phase: h.GetPhase(), Active: active, Highest: h.GetHighest(),
 		LastSeen: now, Since: now, NotAfter: n.NotAfter, Nack: n.Nack,
 	}
 	for _, w := range f.waves {
@@ -296,6 +302,9 @@ func (f *Fleet) forget(name string, n *node) {
 		f.online--
 		n.conn = nil
 	}
+	if !slices.Equal(n.Capabilities, view.Known()) {
+		f.capabilities++
+	}
 	delete(f.nodes, name)
 	for _, w := range f.waves {
 		w.strike(n)
@@ -319,15 +328,22 @@ func (f *Fleet) Get(name string) (Live, bool) {
 	return live, true
 }
 
-// Capabilities are those in the node's newest hello.
-func (f *Fleet) Capabilities(name string) ([]string, bool) {
+// Capabilities are those in the node's newest hello. A node that has not connected since
+// this process started is taken to know everything that this build does.
+func (f *Fleet) Capabilities(name string) []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := f.nodes[name]
-	if n == nil {
-		return nil, false
+	if n := f.nodes[name]; n != nil {
+		return n.Capabilities
 	}
-	return n.Live.Capabilities, true
+	return view.Known()
+}
+
+// CapabilitiesVersion changes when any node's Capabilities do.
+func (f *Fleet) CapabilitiesVersion() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.capabilities
 }
 
 // Online counts the connected nodes.

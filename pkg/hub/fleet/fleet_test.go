@@ -3,6 +3,7 @@ package fleet
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/view"
 )
 
 // joined are nodes whose certificates have long expired, so that nobody waits for
@@ -240,4 +242,34 @@ func TestAnswersAreHeldAgainstTheirRegionsTarget(t *testing.T) {
 	if n := testutil.CollectAndCount(f.metrics.seconds); n != maxRegions+1 {
 		t.Errorf("%d regions have metrics of their own, want %d and one for all others", n, maxRegions)
 	}
+}
+
+// Who keeps what follows from all nodes' capabilities asks the version whether to look
+// again: at each change, and only then.
+func TestTheCapabilitiesVersionMovesWithTheCapabilities(t *testing.T) {
+	f := New(Options{})
+	moves := func(what string, want bool, act func()) {
+		t.Helper()
+		before := f.CapabilitiesVersion()
+		act()
+		if moved := f.CapabilitiesVersion() != before; moved != want {
+			t.Errorf("%s: the version moved: %v", what, moved)
+		}
+	}
+	connect := func(name string, caps ...string) func() {
+		return func() { f.Connect(name, nil, "", "v", &controlv1.Hello{Capabilities: caps}) }
+	}
+	moves("a node that knows everything, as was assumed", false, connect("a", view.Known()...))
+	moves("a node that knows less than was assumed", true, connect("b", view.Core))
+	moves("the same again", false, connect("b", view.Core))
+	moves("an upgrade", true, connect("b", view.Known()...))
+	moves("a downgrade", true, connect("b", view.Core))
+	if got := f.Capabilities("b"); !slices.Equal(got, []string{view.Core}) {
+		t.Errorf("b knows %v", got)
+	}
+	moves("b is forgotten: it may come back as any node", true, func() { f.Forget("b") })
+	if got := f.Capabilities("b"); !slices.Equal(got, view.Known()) {
+		t.Errorf("b, not seen, knows %v", got)
+	}
+	moves("a is forgotten", false, func() { f.Forget("a") })
 }
