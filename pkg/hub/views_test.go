@@ -8,7 +8,10 @@ import (
 	"time"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/hub/hubtest"
+	"github.com/meshkit/meshkit/pkg/mtls"
 )
 
 func scopedCluster(name, region, address string) []byte {
@@ -168,4 +171,48 @@ func TestAHubThatWasStartedAgainSendsDeltasToNodesThatMissedChanges(t *testing.T
 	if after.snapshots > 0 {
 		t.Error("the node was sent a snapshot where a delta could serve")
 	}
+}
+
+// Whom a change touches is known by groups of nodes, which outlive a change: not a node
+// that joins, a scope by another label, or a node that says what it can do.
+func TestAPlanCountsTheNodesThatThereAre(t *testing.T) {
+	h := hubtest.NewDomain(t).Start(t)
+	o := operate(t, h)
+	check := func(what string, doc []byte, touched, total uint64) {
+		t.Helper()
+		plan, err := o.resources.Plan(t.Context(), &adminv1.PlanRequest{Change: &adminv1.Change{Resources: [][]byte{doc}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plan.GetAgentsTouched() != touched || plan.GetAgentsTotal() != total {
+			t.Errorf("%s: the plan touches %d of %d agents, want %d of %d", what, plan.GetAgentsTouched(), plan.GetAgentsTotal(), touched, total)
+		}
+	}
+	join := func(node string, labels map[string]string) *mtls.Source {
+		source, _ := h.Join(t, h.Token(t, &adminv1.CreateTokenRequest{Labels: labels}), node)
+		return source
+	}
+	eu, zoned := scopedCluster("eu", "eu", "10.0.0.1:80"), zonedCluster("zoned", "z", "10.0.0.1:80")
+	join("a", map[string]string{"region": "eu"})
+	check("one node", eu, 1, 1)
+	join("b", map[string]string{"region": "eu", "zone": "z"})
+	check("another joined", eu, 2, 2)
+	check("a scope by another label", zoned, 1, 2)
+	join("c", map[string]string{"region": "us", "zone": "z"})
+	check("a third joined", zoned, 2, 3)
+	check("a scope by the first label again", eu, 2, 3)
+
+	d := join("d", map[string]string{"region": "us"})
+	check("before the fourth connected", cluster("all", "10.0.0.3:80"), 4, 4)
+	stream, err := controlv1.NewControlServiceClient(h.Dial(t, d)).Stream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Hello{Hello: &controlv1.Hello{Node: "d", Protocols: []string{distribution.Protocol}, Capabilities: []string{"other/v1"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil { // it is accepted
+		t.Fatal(err)
+	}
+	check("the fourth cannot take anything", cluster("all", "10.0.0.3:80"), 3, 4)
 }
