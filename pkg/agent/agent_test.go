@@ -479,8 +479,12 @@ func TestAJoinCanBeRepeatedAndAsksTheSame(t *testing.T) {
 	dir := filepath.Join(shortDir(t), "n1")
 	r := join.Request{Hub: h.address, Token: "good-token", Pin: h.ca.pin(), Dir: dir, Node: "n1", Timeout: 300 * time.Millisecond}
 	h.loseAnswers.Store(1000)
-	if _, err := join.Join(t.Context(), r); err == nil {
+	_, err := join.Join(t.Context(), r)
+	if err == nil {
 		t.Fatal("joined without an answer")
+	}
+	if help := fault.RemedyOf(err); !strings.Contains(help, "run the same command again") {
+		t.Errorf("the remedy is %q, and nobody who joins has a request id to give", help)
 	}
 	first := <-h.joins
 	if join.Joined(dir) {

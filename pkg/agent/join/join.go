@@ -128,9 +128,26 @@ func Join(ctx context.Context, r Request) (*Result, error) {
 			// directory may be tried at once.
 			_ = os.RemoveAll(filepath.Join(r.Dir, "joining"))
 		}
-		return nil, err
+		return nil, unanswered(err, p)
 	}
 	return store(r, p, answer, hub)
+}
+
+// unanswered says how a join goes on that may have been granted: it keeps its request
+// id in the directory.
+func unanswered(err error, p *pending) error {
+	const again = "un the same command again, with a longer --timeout if need be: it goes on with the same request, which spends no second use of the token."
+	code := fault.CodeOf(err)
+	if code == "" || !p.unsure {
+		return err
+	}
+	switch fault.KindOf(err) {
+	case fault.Unavailable: // what keeps the hub from answering comes first
+		return fault.New(code, "%w", err).WithRemedy("%s Then r%s", fault.RemedyOf(err), again)
+	case fault.Timeout, fault.Canceled, fault.Unknown:
+		return fault.New(code, "%w", err).WithRemedy("R%s", again)
+	}
+	return err
 }
 
 func (r Request) check() error {
