@@ -239,13 +239,16 @@ func (a *Authority) Issue(ctx context.Context, req Request) (Certificate, error)
 	if err := checkIssued(leaf, t, csr, a.issuer); err != nil {
 		return Certificate{}, fault.New(fault.CodeIssueRefused, "certificate issued for %s: %w", req.ID, err)
 	}
-	sum := sha256.Sum256(der)
+	return certificate(append([][]byte{der}, a.chain...), leaf, req.ID), nil
+}
+
+func certificate(chain [][]byte, leaf *x509.Certificate, id identity.ID) Certificate {
+	sum := sha256.Sum256(leaf.Raw)
 	return Certificate{
-		Chain: append([][]byte{der}, a.chain...),
-		ID:    req.ID, Profile: t.Profile,
+		Chain: chain, ID: id, Profile: ProfileOf(id),
 		Serial: leaf.SerialNumber.Text(16), Fingerprint: hex.EncodeToString(sum[:]),
 		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
-	}, nil
+	}
 }
 
 func (a *Authority) template(req Request) (Template, error) {

@@ -114,8 +114,7 @@ func issueCA(ctx context.Context, by Driver, profile Profile, domain, name strin
 		return nil, fault.New(fault.CodeWeakKey, "request for %q: %w", name, err)
 	}
 	issuer := by.Issuer()
-	below, _ := profile.PathLen()
-	if issuer.MaxPathLenZero || (issuer.MaxPathLen >= 0 && issuer.MaxPathLen <= below) {
+	if !maySign(issuer, profile) {
 		return nil, fault.New(fault.CodeIssuerInvalid, "CA %q may not sign %q", issuer.Subject.CommonName, name)
 	}
 	now = now.UTC()
@@ -139,6 +138,12 @@ func issueCA(ctx context.Context, by Driver, profile Profile, domain, name strin
 		return nil, fault.New(fault.CodeIssueRefused, "%q: %w", name, err)
 	}
 	return der, nil
+}
+
+// maySign tells whether a CA may sign one of a profile.
+func maySign(issuer *x509.Certificate, profile Profile) bool {
+	below, _ := profile.PathLen()
+	return !issuer.MaxPathLenZero && (issuer.MaxPathLen < 0 || issuer.MaxPathLen > below)
 }
 
 // NewCSR makes a certificate request, DER, for key. It names id for whoever

@@ -207,6 +207,40 @@ func TestDroppedKeyCannotComeBack(t *testing.T) {
 	wantCode(t, "one key for two hubs", err, fault.CodeKeyExists)
 }
 
+// CheckEdit finds out what a keyset changes besides what it is to change.
+func TestAKeysetIsTheEditThatItIsSaidToBe(t *testing.T) {
+	w := newWorld(t)
+	hub3 := newSigner(t, sign.Ed25519)
+	edit := trust.KeysetEdit{Add: hubs("hub3", hub3), DropKeys: []string{w.hub2.KeyID()}}
+	check := func(made trust.KeysetEdit) error {
+		t.Helper()
+		return trust.CheckEdit(w.keyset, must(t)(trust.EditKeyset(w.keyset, made, w.keysetKey)), edit)
+	}
+	longer := edit
+	longer.Expires = later.AddDate(1, 0, 0)
+	for name, made := range map[string]trust.KeysetEdit{"the edit": edit, "with a later end": longer} {
+		if err := check(made); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	shorter, more, less, another, whole := edit, edit, edit, edit, edit
+	shorter.Expires = later.Add(-time.Second)
+	more.Add = hubs("hub3", hub3, "hub4", newSigner(t, sign.Ed25519))
+	less.DropKeys = nil
+	another.Add = hubs("hub4", hub3)
+	whole.CABundle = newBundle(t)
+	for name, made := range map[string]trust.KeysetEdit{
+		"an earlier end": shorter, "one more hub": more, "one key less dropped": less, "another hub": another, "another bundle": whole,
+	} {
+		wantCode(t, name, check(made), fault.CodeMetadataInvalid)
+	}
+	v2 := must(t)(trust.EditKeyset(w.keyset, trust.KeysetEdit{}, w.keysetKey))
+	wantCode(t, "one version too many", trust.CheckEdit(w.keyset, must(t)(trust.EditKeyset(v2, edit, w.keysetKey)), edit), fault.CodeMetadataInvalid)
+	exact := edit
+	exact.Expires = later
+	wantCode(t, "another end than a given one", trust.CheckEdit(w.keyset, must(t)(trust.EditKeyset(w.keyset, longer, w.keysetKey)), exact), fault.CodeMetadataInvalid)
+}
+
 func TestAnchorsSurviveMarshalAndLoad(t *testing.T) {
 	w := newWorld(t)
 	v2 := must(t)(trust.RotateRoot(w.root, trust.RootChange{Expires: later}, w.rootKeys...))

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"context"
 	"maps"
 	"slices"
@@ -194,6 +195,59 @@ func NewKeyset(rootBytes []byte, version int, hubs map[string][]sign.PublicKey, 
 // apply the result with Anchors.Update before publishing it, together with the
 // CA bundle if that changed. A dropped key can never be added again.
 func EditKeyset(prev []byte, edit KeysetEdit, signers ...*sign.Signer) ([]byte, error) {
+	k, err := edited(prev, edit)
+	if err != nil {
+		return nil, err
+	}
+	k.meta.ClearSignatures()
+	data, err := signMetadata(k.meta, signers)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := parseKeyset(data); err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// CheckEdit tells whether next says what EditKeyset makes of prev, and nothing else.
+// An edit without an expiry is one that does not shorten prev's. Who signed next is for
+// Anchors.Update to check.
+func CheckEdit(prev, next []byte, edit KeysetEdit) error {
+	n, err := parseKeyset(next)
+	if err != nil {
+		return err
+	}
+	if edit.Expires.IsZero() {
+		edit.Expires = n.meta.Signed.Expires
+		p, err := parseKeyset(prev)
+		if err != nil {
+			return err
+		}
+		if edit.Expires.Before(p.meta.Signed.Expires) {
+			return fault.New(fault.CodeMetadataInvalid, "keyset version %d expires at %s, before the one that it follows", n.version, stamp(edit.Expires))
+		}
+	}
+	want, err := edited(prev, edit)
+	if err != nil {
+		return err
+	}
+	wanted, err := cjson.EncodeCanonical(want.meta.Signed)
+	if err != nil {
+		return fault.New(fault.CodeMetadataInvalid, "encode keyset: %w", err)
+	}
+	got, err := cjson.EncodeCanonical(n.meta.Signed)
+	if err != nil {
+		return fault.New(fault.CodeMetadataInvalid, "encode keyset: %w", err)
+	}
+	if !bytes.Equal(got, wanted) {
+		return fault.New(fault.CodeMetadataInvalid, "keyset version %d changes other things than it is to", n.version)
+	}
+	return nil
+}
+
+// edited is the keyset after prev, with prev's signatures.
+func edited(prev []byte, edit KeysetEdit) (*keyset, error) {
 	k, err := parseKeyset(prev)
 	if err != nil {
 		return nil, err
@@ -206,15 +260,7 @@ func EditKeyset(prev []byte, edit KeysetEdit, signers ...*sign.Signer) ([]byte, 
 	if err := applyEdit(s, k.retired, edit); err != nil {
 		return nil, err
 	}
-	k.meta.ClearSignatures()
-	data, err := signMetadata(k.meta, signers)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := parseKeyset(data); err != nil {
-		return nil, err
-	}
-	return data, nil
+	return k, nil
 }
 
 func applyEdit(s *metadata.TargetsType, retired []retiredKey, edit KeysetEdit) error {
