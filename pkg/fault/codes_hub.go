@@ -46,6 +46,8 @@ const (
 	CodeRingSplit        Code = "MK6067"
 	CodeStoreNotShared   Code = "MK6068"
 	CodeHubDirectoryUsed Code = "MK6069"
+	CodeJoinRefused      Code = "MK6072"
+	CodeKeysetMoved      Code = "MK6073"
 	CodeKeysetKeyMissing Code = "MK6054"
 	CodeInitNotEmpty     Code = "MK6060"
 	CodeInitIncomplete   Code = "MK6061"
@@ -85,7 +87,7 @@ var hubCodes = []Entry{
 	{CodeSigningStopped, Unavailable, "hub cannot sign", "The hub's config key is not in the keyset that is in force, so agents would refuse what it signs.", "End the hub if it was dropped, or if another has its place. Otherwise run `meshctl key rotate` against it if it holds the keyset key, or have it join again: `meshctl token create --hub --node NAME`, `meshhub join` into a new directory."},
 	{CodeOwnKey, Invalid, "hub will not drop its own key", "The key is the one that the answering hub signs with; without it the hub could publish nothing.", "Drop it through another hub, or rotate it with `meshctl key rotate`."},
 	{CodeHubExists, AlreadyExists, "hub name is taken", "A hub of that name is in the domain, or was and has been dropped, and the token is not bound to the name.", "Choose another --name; or, if that hub is lost, make a token for it: `meshctl token create --hub --node HUB`."},
-	{CodeNoHubCA, Unavailable, "this hub cannot admit hubs", "Admitting a hub takes the keyset key, the key of the hub CA, and the lead; the hub that was asked lacks one of them.", "Join through the hub that `meshhub init` made, or give this one keys/keyset.key and ca/hubs.key from its directory or your safe."},
+	{CodeNoHubCA, Unavailable, "no hub that answers can admit hubs", "Admitting a hub takes the keyset key and the key of the hub CA. The hub that was asked lacks one of them, and hands the join on to the hub that has both: no hub that answers does. The join spent no use of the token.", "Start the hub that `meshhub init` made, and run the same join again. Or give another hub keys/keyset.key, ca/hubs.key and ca/hubs.pem from its directory or your safe, and restart that one."},
 	{CodeNoSuchHub, NotFound, "no such hub", "The domain has no hub of that name, or the keyset lists no key for it: it was dropped already.", "See `meshctl get hubs`; `meshctl key list` shows whose keys are listed."},
 	{CodeKeysetKeyMissing, Unavailable, "keyset key is not here", "This hub does not hold the key that signs the keyset, so it cannot make a new one.", "Ask the hub that holds keys/keyset.key, as a rule the one that `meshhub init` made (--hub ADDRESS), or sign the keyset offline and publish it with `meshctl trust publish`."},
 	{CodeLastHub, Conflict, "the last hub cannot be drained", "A domain needs one hub that serves streams and can lead. All others are drained or dropped already, do not answer, or there are none.", "Take another hub into use first with `meshctl hub undrain NAME`, or add one with `meshhub join`."},
@@ -100,5 +102,7 @@ var hubCodes = []Entry{
 	{CodeInitIncomplete, Invalid, "directory holds no complete hub", "The directory has no meshhub.yaml, or an interrupted `meshhub init` left parts behind.", "If no hub ever ran from it, move it away and run `meshhub init` again. If one did, keep it: it holds the domain's keys; write meshhub.yaml again or restore it (docs/runbooks/hub.md)."},
 	{CodeStoreNotShared, Conflict, "the domain's store cannot be shared", "The hubs of a domain share its log. This domain's is in a file of one hub, which others cannot reach.", "Move the log to Consul: `meshctl store export -o backup.mk`, stop the hub, `meshhub restore --from backup.mk --data DIR --store consul://HOST:PORT/PREFIX?dc=NAME`, start it, and join again. A refused join spends no use of the token."},
 	{CodeHubDirectoryUsed, Conflict, "hub directory in use", "Another hub runs from this directory. Two under one name would answer for each other and take the lease in turn.", "End the other process. A further hub gets a directory of its own with `meshhub join`; one is never a copy of another's."},
+	{CodeJoinRefused, Denied, "leader refuses a join as it was prepared", "The hub with the keys prepares a join, and the leader commits it after it has checked all of it: the certificates, and the keyset, which may list one key more and change nothing else. One of them is something else. The join spent no use of the token.", "See with `meshctl get hubs` that all hubs run the same release and that their clocks agree, and run the same join again. If they do, find out who uses the certificate of a hub."},
+	{CodeKeysetMoved, Conflict, "keyset changed meanwhile", "Another change of the keyset was committed after this one was prepared. The hub prepares it again by itself, for some seconds.", "Run the same command again; a join spends no second use of the token."},
 	{CodeStoreDomain, Invalid, "store belongs to another domain", "The log in the store names another domain than the configuration.", "Give the --data directory and configuration of one domain."},
 }

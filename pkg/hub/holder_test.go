@@ -265,25 +265,3 @@ func TestTheNameOfADroppedHubIsTakenOnPurposeOnly(t *testing.T) {
 		t.Errorf("with a token for the name: %v", err)
 	}
 }
-
-// A hub is admitted by one that has the keys and leads. Who asks another is told what
-// to do, before the token is spent.
-func TestWhoCannotAdmitAHubSaysWhoCan(t *testing.T) {
-	d, hub2 := failedOver(t)
-	hub1 := d.Start(t, admits(t, d))
-	req := joining(t, d, hub2.Token(t, &adminv1.CreateTokenRequest{Role: "hub"}), "hub4").JoinHubRequest
-	for name, h := range map[string]*hubtest.Running{"hub1": hub1, "hub2": hub2} {
-		_, err := identityv1.NewIdentityServiceClient(h.Dial(t, nil)).JoinHub(t.Context(), req)
-		wantCode(t, err, fault.CodeNoHubCA)
-		if want := "meshctl domain transfer " + hubtest.Name + " --to hub1"; !strings.Contains(fault.RemedyOf(err), want) {
-			t.Errorf("%s advises %q", name, fault.RemedyOf(err))
-		}
-	}
-	if err := hub2.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	comesAbout(t, "hub1 leads", hub1.Leads)
-	if _, err := identityv1.NewIdentityServiceClient(hub1.Dial(t, nil)).JoinHub(t.Context(), req); err != nil {
-		t.Errorf("once hub1 leads: %v", err)
-	}
-}

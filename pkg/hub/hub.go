@@ -236,7 +236,7 @@ func (h *Hub) adminOptions() admin.Options {
 		Domain: h.opt.Domain, Hub: h.opt.Name, Build: version.String(), Store: h.opt.StoreName, Started: h.started,
 		Replica: h.replica, Views: h.views, Fleet: h.fleet, Keys: h.keys, CAPin: h.opt.Authority.Pin(), Host: h.opt.Host,
 		Peers: h.peers, Address: func() string { return h.opt.Advertise }, Limits: resource.DefaultLimits(), Stopping: h.stopping,
-		CertificateGrace: h.opt.CertificateGrace,
+		CertificateGrace: h.opt.CertificateGrace, AdmitsHubs: h.opt.HubCA != nil,
 	}
 }
 
@@ -274,7 +274,8 @@ func (h *Hub) joinService() *join.Service {
 	return join.New(join.Options{
 		Domain: h.opt.Domain, Hub: h.opt.Name, Replica: h.replica, Authority: h.opt.Authority, Hubs: h.hubs,
 		Admission: join.HubAdmission{
-			CA: h.opt.HubCA, Chain: h.opt.HubCAChain, Keyset: h.keys.WithHub, Follow: h.keys.Follow, StoreDriver: h.opt.StoreName, StoreURL: h.opt.StoreURL,
+			CA: h.opt.HubCA, Chain: h.opt.HubCAChain, Keyset: h.keys.WithHub, CheckKeyset: h.keys.CheckWithHub, SignerStands: h.guard().SignerStands,
+			Admit: h.admit, HandOn: h.handOn, Follow: h.keys.Follow, StoreDriver: h.opt.StoreName, StoreURL: h.opt.StoreURL,
 		},
 		Anchors: func() *trust.Anchors {
 			if f := h.keys.Current(); f != nil {

@@ -81,9 +81,10 @@ var methods = map[string]who{
 
 	"/meshkit.admin.v1.RingService/TransferLeadership": operator,
 
-	"/meshkit.identity.v1.IdentityService/Join":    anyone | node | hub | operator,
-	"/meshkit.identity.v1.IdentityService/JoinHub": anyone | hub | operator,
-	"/meshkit.identity.v1.IdentityService/Renew":   node | hub | operator,
+	"/meshkit.identity.v1.IdentityService/Join":     anyone | node | hub | operator,
+	"/meshkit.identity.v1.IdentityService/JoinHub":  anyone | hub | operator,
+	"/meshkit.identity.v1.IdentityService/AdmitHub": hub,
+	"/meshkit.identity.v1.IdentityService/Renew":    node | hub | operator,
 
 	"/omnirelay.control.ControlPlaneWatch/Watch":                    node,
 	"/omnirelay.control.ControlPlaneWatch/Snapshot":                 node,
@@ -150,6 +151,13 @@ func (g *Guard) Stands(id identity.ID, chain []*x509.Certificate) error {
 			return fault.New(fault.CodeHubDropped, "the certificate is of an earlier hub %s, whose place another has taken", id.Name)
 		}
 	}
+	return g.SignerStands(id, chain)
+}
+
+// SignerStands is the part of Stands that is about who signed the certificate. It can
+// be asked of a hub that is not listed yet.
+func (g *Guard) SignerStands(id identity.ID, chain []*x509.Certificate) error {
+	leaf := chain[0]
 	by, ok := ca.HubOf(leaf, g.Domain)
 	if !ok {
 		return nil

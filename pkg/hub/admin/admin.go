@@ -55,6 +55,8 @@ type Options struct {
 	Host DomainHost
 	// CAPin is what joining nodes are given for --ca-pin.
 	CAPin string
+	// AdmitsHubs tells that the key of the hub CA is on this hub.
+	AdmitsHubs bool
 	// Address gives where this hub serves clients.
 	Address func() string
 	Limits  resource.Limits

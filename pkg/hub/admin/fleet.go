@@ -318,7 +318,7 @@ func (s *Fleet) ListHubs(ctx context.Context, in *adminv1.ListHubsRequest) (*adm
 	term, leading := s.Replica.Leading()
 	me := &adminv1.Hub{
 		Name: s.Hub, Address: s.Address(), Leader: leading, Term: term, Seq: cur.State.Seq(), Streams: uint64(s.base.Fleet.Online()),
-		Build: s.Build, StartedAt: timestamppb.New(s.Started),
+		Build: s.Build, StartedAt: timestamppb.New(s.Started), AdmitsHubs: s.AdmitsHubs,
 	}
 	if f := s.Keys.Current(); f != nil && f.Signer != nil {
 		me.KeyId = f.Signer.KeyID()

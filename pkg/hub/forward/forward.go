@@ -1,5 +1,6 @@
 // Package forward lets a write go to any hub of a ring: a hub that does not lead
-// sends the call on to the one that does, and answers as that one did.
+// sends the call on to the one that does, and answers as that one did. What only a hub
+// with certain keys can do, it hands on to that one. A call is sent on once.
 //
 // The leader judges the call as if the caller had made it there: the hub that
 // forwards shows its own certificate and hands on the caller's with its chain, which
@@ -67,10 +68,15 @@ var methods = map[string]bool{
 	"/meshkit.identity.v1.IdentityService/Join":   true,
 	"/meshkit.identity.v1.IdentityService/Renew":  true,
 
+	"/meshkit.identity.v1.IdentityService/AdmitHub": true,
+
 	"/meshkit.admin.v1.RingService/TransferLeadership": true,
 	"/meshkit.admin.v1.RingService/SetDrained":         true,
 	"/meshkit.admin.v1.DomainService/CreateDomain":     true,
 }
+
+// handed are those that a hub hands on to one that it chooses.
+var handed = map[string]bool{"/meshkit.identity.v1.IdentityService/JoinHub": true}
 
 // moves are those after which another hub leads, and whose answer comes from the
 // one that led.
@@ -152,7 +158,7 @@ func (f *Forwarder) Accept(ctx context.Context, req any, info *grpc.UnaryServerI
 		return nil, fault.New(fault.CodeReadOnly, "hub %s is still reading its log", f.opt.Hub)
 	}
 	by, ok := mtls.PeerID(ctx)
-	if !ok || by.Kind != identity.Hub || by.Domain != f.opt.Domain || !methods[info.FullMethod] {
+	if !ok || by.Kind != identity.Hub || by.Domain != f.opt.Domain || !methods[info.FullMethod] && !handed[info.FullMethod] {
 		return nil, fault.New(fault.CodeNotPermitted, "%s may not forward %s", by, info.FullMethod)
 	}
 	if err := f.opt.Stands(by, access.Chain(ctx)); err != nil {
@@ -200,10 +206,36 @@ func (a forwardedAddr) String() string { return string(a) }
 
 var _ net.Addr = forwardedAddr("")
 
+// Forwarded tells whether another hub has sent the call of ctx on. It is not sent on
+// once more.
+func Forwarded(ctx context.Context) bool { return ctx.Value(forwardedKey{}) != nil }
+
+// AsOwn is for a call that a hub makes of its own to answer the one of ctx, which may
+// have been forwarded: the owner of the chain makes it, from the address of who called
+// first.
+func AsOwn(ctx context.Context, chain []*x509.Certificate) context.Context {
+	var at net.Addr
+	if p, ok := peer.FromContext(ctx); ok {
+		at = p.Addr
+	}
+	return access.WithCaller(context.WithValue(ctx, forwardedKey{}, nil), at, chain)
+}
+
+// Hand makes the call of ctx on another hub, for the caller of ctx, and waits as Send
+// does until this hub has read what that one had. begun tells whether that hub may have
+// got it. The request keeps its id.
+func (f *Forwarder) Hand(ctx context.Context, to peers.Peer, method string, req, reply proto.Message) (begun bool, err error) {
+	seq, begun, err := f.invoke(ctx, to.Address, to.Hub, method, req, reply)
+	if err == nil {
+		f.await(ctx, seq)
+	}
+	return begun, err
+}
+
 // Send sends a call to the leader if this hub is not it. It comes after whoever
 // judges the caller.
 func (f *Forwarder) Send(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	if !methods[info.FullMethod] || ctx.Value(forwardedKey{}) != nil {
+	if !methods[info.FullMethod] || Forwarded(ctx) {
 		return next(ctx, req)
 	}
 	message, reply, repeatable, err := messages(info.FullMethod, req)

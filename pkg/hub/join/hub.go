@@ -2,11 +2,11 @@ package join
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"net"
 	"net/netip"
@@ -14,32 +14,38 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/proto"
 
 	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
-	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
+	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/ca"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/access"
-	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/sign"
 	"github.com/meshkit/meshkit/pkg/state"
 	"github.com/meshkit/meshkit/pkg/trust"
-	"github.com/meshkit/meshkit/pkg/wire"
 )
 
 // maxAddress bounds the address of a hub, in bytes.
 const maxAddress = 256
 
-// HubAdmission is what a hub needs that admits hubs.
+// HubAdmission is how hubs are admitted.
 type HubAdmission struct {
 	// CA makes issuing CAs; nil when its key is not on this hub.
 	CA ca.Driver
 	// Chain is what leads from the CA to the root, DER, the CA first.
 	Chain [][]byte
-	// Keyset gives the domain's next keyset, with a key of another hub.
-	Keyset func(ctx context.Context, st *state.State, hub string, key sign.PublicKey, now time.Time) (keyset, caBundle []byte, err error)
+	// Keyset gives the keyset that follows a state's, with a key of another hub, and
+	// CheckKeyset checks one that another hub made so.
+	Keyset      func(ctx context.Context, st *state.State, hub string, key sign.PublicKey, now time.Time) (keyset, caBundle []byte, err error)
+	CheckKeyset func(st *state.State, hub string, key sign.PublicKey, keyset, caBundle []byte, now time.Time) error
+	// SignerStands tells whether who signed a hub's certificate still may.
+	SignerStands func(identity.ID, []*x509.Certificate) error
+	// Admit has the leader commit a join that this hub has prepared.
+	Admit func(context.Context, *identityv1.AdmitHubRequest) error
+	// HandOn has a hub answer that has the keys which this one lacks; why says which.
+	HandOn func(ctx context.Context, in *identityv1.JoinHubRequest, why error) (*identityv1.JoinHubResponse, error)
 	// Follow takes over the trust metadata of a state.
 	Follow func(ctx context.Context, st *state.State) (changed bool, err error)
 	// StoreDriver and StoreURL tell joining hubs where the log is; without a URL it is
@@ -73,10 +79,15 @@ func (s *Service) JoinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*
 }
 
 func (s *Service) joinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*identityv1.JoinHubResponse, error) {
+	if in.GetRequestId() == "" { // by which it is known on every hub that it comes to
+		in = proto.CloneOf(in)
+		in.RequestId = rand.Text()
+	}
 	req, err := ParseHub(s.opt.Domain, s.opt.Authority.Pin(), in)
 	if err != nil {
 		return nil, err
 	}
+	s.catchUp(ctx)
 	cur := s.opt.Replica.Current()
 	if cur == nil {
 		return nil, fault.New(fault.CodeReadOnly, "the hub is still reading its log")
@@ -89,7 +100,7 @@ func (s *Service) joinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*
 		return nil, notRead() // before the token is spent
 	}
 	if s.opt.Admission.CA == nil {
-		return nil, noHubCA(cur.State)
+		return s.opt.Admission.HandOn(ctx, in, fault.New(fault.CodeNoHubCA, "hub %s does not hold the key of the hub CA", s.opt.Hub))
 	}
 	if s.opt.Admission.StoreURL == "" {
 		return nil, fault.New(fault.CodeStoreNotShared, "the log of domain %s is in hub %s's own store (%s), which other hubs cannot reach", s.opt.Domain, s.opt.Hub, s.opt.Admission.StoreDriver)
@@ -99,26 +110,42 @@ func (s *Service) joinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*
 			return nil, err
 		}
 	}
-	names, ips := hostNames(in.GetAddress())
-	cert, err := s.opt.Authority.Issue(ctx, ca.Request{CSR: in.GetCsr(), ID: req.id, DNSNames: names, IPs: ips})
+	resp, err := s.admitHub(ctx, req)
+	if fault.CodeOf(err) == fault.CodeKeysetKeyMissing {
+		return s.opt.Admission.HandOn(ctx, in, err)
+	}
+	return resp, err
+}
+
+// catchUpTime bounds how long a join waits for the store.
+const catchUpTime = time.Second
+
+// catchUp reads what the other hubs have written, such as a token that was made a moment
+// ago. While the store does not answer, the leader is the one who knows.
+func (s *Service) catchUp(ctx context.Context) {
+	if _, leading := s.opt.Replica.Leading(); leading {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, catchUpTime)
+	defer cancel()
+	_ = s.opt.Replica.Barrier(ctx)
+}
+
+// admitHub makes what a hub gets that joins, and has the leader commit it.
+func (s *Service) admitHub(ctx context.Context, req *hubRequest) (*identityv1.JoinHubResponse, error) {
+	names, ips := hostNames(req.GetAddress())
+	cert, err := s.opt.Authority.Issue(ctx, ca.Request{CSR: req.GetCsr(), ID: req.id, DNSNames: names, IPs: ips})
 	if err != nil {
 		return nil, err
 	}
-	issuer, err := ca.IssueIntermediate(ctx, s.opt.Admission.CA, req.id, in.GetIssuerCsr(), time.Now())
+	issuer, err := ca.IssueIntermediate(ctx, s.opt.Admission.CA, req.id, req.GetIssuerCsr(), time.Now())
 	if err != nil {
 		return nil, err
 	}
-	if !again {
-		err = s.admitHub(ctx, req, cert, issuer)
-		again = errors.Is(err, errReplayed)
+	in := &identityv1.AdmitHubRequest{
+		Join: req.JoinHubRequest, RequestId: req.GetRequestId(), CertificateChain: cert.Chain, IssuerChain: append([][]byte{issuer}, s.opt.Admission.Chain...),
 	}
-	if again {
-		err = s.recordHub(ctx, req, cert, issuer)
-	}
-	if fault.CodeOf(err) == fault.CodeNotLeader {
-		return nil, s.notLeader(err)
-	}
-	if err != nil {
+	if err := s.haveAdmitted(ctx, req, in); err != nil {
 		return nil, err
 	}
 	// The answer must hold the keyset that lists the hub.
@@ -129,35 +156,40 @@ func (s *Service) joinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*
 	if anchors == nil {
 		return nil, notRead()
 	}
+	if !lists(anchors, req.GetHub()) {
+		return nil, fault.New(fault.CodeReadOnly, "hub %s is admitted, and hub %s has not read so from the log yet", req.GetHub(), s.opt.Hub)
+	}
 	return &identityv1.JoinHubResponse{
-		Domain: s.opt.Domain, CertificateChain: cert.Chain, IssuerChain: append([][]byte{issuer}, s.opt.Admission.Chain...),
+		Domain: s.opt.Domain, CertificateChain: in.GetCertificateChain(), IssuerChain: in.GetIssuerChain(),
 		Trust: anchors.Metadata(0, 0), Hubs: s.opt.Hubs(), StoreDriver: s.opt.Admission.StoreDriver, StoreUrl: s.opt.Admission.StoreURL,
 	}, nil
 }
 
-// noHubCA names the hub that made the domain: unless they were moved, the keys that
-// admit hubs are there.
-func noHubCA(st *state.State) error {
-	err := fault.New(fault.CodeNoHubCA, "this hub does not hold the key of the hub CA")
-	for h := range st.Hubs() {
-		if h.GetJoinedSeq() == 0 { // it did not join
-			return err.WithRemedy("Run `meshctl domain transfer %s --to %s`, then `meshhub join --hub %s`: hub %s made the domain and holds the keys, unless they were moved.", st.Domain(), h.GetHub(), h.GetAddress(), h.GetHub())
+// admitPatience is how long a join is prepared again because the keyset changed in
+// between.
+const admitPatience = 10 * time.Second
+
+// haveAdmitted adds the next keyset to a join that has been prepared and has the leader
+// commit it. It is here because the keyset key is: the leader may be another hub.
+func (s *Service) haveAdmitted(ctx context.Context, req *hubRequest, in *identityv1.AdmitHubRequest) error {
+	pause := backoff.New(backoff.Policy{Base: 20 * time.Millisecond, Cap: 500 * time.Millisecond})
+	for started := time.Now(); ; {
+		st := s.opt.Replica.Current().State
+		again, err := s.checkHub(st, req, time.Now())
+		if err != nil {
+			return err
+		}
+		in.Keyset, in.CaBundle = nil, nil
+		if !again {
+			if in.Keyset, in.CaBundle, err = s.opt.Admission.Keyset(ctx, st, req.GetHub(), req.key, time.Now()); err != nil {
+				return err
+			}
+		}
+		err = s.opt.Admission.Admit(ctx, in)
+		if fault.CodeOf(err) != fault.CodeKeysetMoved || time.Since(started) > admitPatience || pause.Wait(ctx) != nil {
+			return err
 		}
 	}
-	return err
-}
-
-// notLeader is for a hub that could admit the other and may not write: the keyset that
-// lists a hub and its joining are one entry. While nobody else leads, asking again
-// helps.
-func (s *Service) notLeader(err error) error {
-	st := s.opt.Replica.Current().State
-	leader := st.Leader().GetHub()
-	if leader == "" || leader == s.opt.Hub {
-		return err
-	}
-	return fault.New(fault.CodeNoHubCA, "hub %s holds the keys that admit hubs, and hub %s leads", s.opt.Hub, leader).
-		WithRemedy("Run `meshctl domain transfer %s --to %s`, then join again; the token is still good.", st.Domain(), s.opt.Hub)
 }
 
 // ParseHub checks the form of a hub's join request, strictly and cheaply: it
@@ -260,57 +292,6 @@ func lists(a *trust.Anchors, hub string) bool {
 	return slices.ContainsFunc(a.Hubs(), func(k trust.HubKey) bool { return k.Hub == hub })
 }
 
-// admitHub commits the join, with the keyset that lists the hub.
-func (s *Service) admitHub(ctx context.Context, r *hubRequest, cert ca.Certificate, issuer []byte) error {
-	issued, err := issuedCA(r.id, issuer)
-	if err != nil {
-		return err
-	}
-	_, err = s.opt.Replica.Propose(ctx, func(cur *replica.Current, now time.Time) (replica.Proposal, error) {
-		again, err := s.checkHub(cur.State, r, now)
-		if err != nil {
-			return replica.Proposal{}, err
-		}
-		if again {
-			return replica.Proposal{}, errReplayed
-		}
-		keyset, bundle, err := s.opt.Admission.Keyset(ctx, cur.State, r.GetHub(), r.key, now)
-		if err != nil {
-			return replica.Proposal{}, err
-		}
-		c := access.CallerOf(ctx)
-		return replica.Proposal{
-			Kind:   state.KindHubJoined,
-			Author: r.id.String(), Origin: c.Origin, RequestID: r.GetRequestId(), Traceparent: wire.Traceparent(ctx),
-			Payload: &logv1.HubJoined{
-				Hub: r.GetHub(), Address: r.GetAddress(), TokenId: r.tokenID, Certificate: Issued(cert), Issuer: issued,
-				Keyset: keyset, CaBundle: bundle, Fingerprint: r.fingerprint,
-			},
-		}, nil
-	})
-	return err
-}
-
-// recordHub commits the certificates of a hub whose first answer was lost.
-func (s *Service) recordHub(ctx context.Context, r *hubRequest, cert ca.Certificate, issuer []byte) error {
-	issued, err := issuedCA(r.id, issuer)
-	if err != nil {
-		return err
-	}
-	for _, c := range []*logv1.CertificateIssued{Issued(cert), issued} {
-		_, err := s.opt.Replica.Propose(ctx, func(cur *replica.Current, now time.Time) (replica.Proposal, error) {
-			if _, err := s.checkHub(cur.State, r, now); err != nil {
-				return replica.Proposal{}, err
-			}
-			return replica.Proposal{Kind: state.KindCertificateIssued, Author: r.id.String(), Origin: access.CallerOf(ctx).Origin, Payload: c}, nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // keyOf gives the public key of a certificate request, or the request itself when
 // it is none: a new request for the same key is the same request.
 func keyOf(csr []byte) []byte {
@@ -318,19 +299,6 @@ func keyOf(csr []byte) []byte {
 		return r.RawSubjectPublicKeyInfo
 	}
 	return csr
-}
-
-// issuedCA is what the log keeps of a hub's issuing CA.
-func issuedCA(hub identity.ID, der []byte) (*logv1.CertificateIssued, error) {
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fault.New(fault.CodeIssueRefused, "parse the issuing CA of %s: %w", hub, err)
-	}
-	sum := sha256.Sum256(der)
-	return &logv1.CertificateIssued{
-		Identity: access.IssuerOf(hub), Serial: c.SerialNumber.Text(16), NotBefore: timestamppb.New(c.NotBefore), NotAfter: timestamppb.New(c.NotAfter),
-		Fingerprint: hex.EncodeToString(sum[:]), Profile: string(ca.ProfileIntermediate),
-	}, nil
 }
 
 // hostNames are what a hub's certificate names besides its SPIFFE ID, for clients

@@ -51,7 +51,7 @@ type Options struct {
 	Anchors func() *trust.Anchors
 	// Hubs gives the addresses of the domain's hubs.
 	Hubs func() []string
-	// Admission is for hubs that join; without its CA there are none.
+	// Admission is for hubs that join.
 	Admission HubAdmission
 }
 

@@ -22,6 +22,7 @@ package keyring
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -412,12 +413,8 @@ func (k *Keyring) WithHub(ctx context.Context, st *state.State, hub string, key 
 	if err != nil {
 		return nil, nil, err
 	}
-	edit := trust.KeysetEdit{Add: map[string][]sign.PublicKey{hub: {key}}, Expires: expiry(anchors, now)}
-	for _, h := range anchors.Hubs() {
-		if h.Hub == hub && h.KeyID != key.KeyID() {
-			edit.DropKeys = append(edit.DropKeys, h.KeyID)
-		}
-	}
+	edit := placeFor(anchors, hub, key)
+	edit.Expires = expiry(anchors, now)
 	m, err := k.edit(ctx, anchors, edit)
 	if err != nil {
 		return nil, nil, err
@@ -427,6 +424,38 @@ func (k *Keyring) WithHub(ctx context.Context, st *state.State, hub string, key 
 		return nil, nil, err
 	}
 	return m.GetKeyset(), m.GetCaBundle(), nil
+}
+
+// CheckWithHub checks what WithHub made on another hub against a state: the keyset
+// follows the state's under the domain's root, and says nothing new but the hub's key
+// and its own end. CodeKeysetMoved: it follows an earlier one.
+func (k *Keyring) CheckWithHub(st *state.State, hub string, key sign.PublicKey, keyset, caBundle []byte, now time.Time) error {
+	anchors, err := Anchors(k.opt.Domain, st)
+	if err != nil {
+		return err
+	}
+	next, err := anchors.Update(&trustv1.Metadata{Keyset: keyset, CaBundle: caBundle}, now)
+	switch {
+	case errors.Is(err, fault.CodeKeysetRollback), err == nil && next == anchors:
+		return fault.New(fault.CodeKeysetMoved, "the keyset that is to list hub %s does not follow version %d, which is in force", hub, anchors.KeysetVersion())
+	case err != nil:
+		return err
+	}
+	if err := trust.CheckEdit(anchors.KeysetBytes(), keyset, placeFor(anchors, hub, key)); err != nil {
+		return fault.New(fault.CodeJoinRefused, "the keyset that is to list hub %s: %w", hub, err)
+	}
+	return nil
+}
+
+// placeFor lists a key of a hub in place of those that it had.
+func placeFor(a *trust.Anchors, hub string, key sign.PublicKey) trust.KeysetEdit {
+	edit := trust.KeysetEdit{Add: map[string][]sign.PublicKey{hub: {key}}}
+	for _, h := range a.Hubs() {
+		if h.Hub == hub && h.KeyID != key.KeyID() {
+			edit.DropKeys = append(edit.DropKeys, h.KeyID)
+		}
+	}
+	return edit
 }
 
 // Publish installs metadata that was signed elsewhere.

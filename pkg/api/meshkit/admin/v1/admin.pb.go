@@ -3422,7 +3422,9 @@ type Hub struct {
 	// Why the hub cannot write, or does not answer; empty when all is well.
 	Problem string `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`
 	// An operator has drained it: it takes no streams and does not lead.
-	Drained       bool `protobuf:"varint,11,opt,name=drained,proto3" json:"drained,omitempty"`
+	Drained bool `protobuf:"varint,11,opt,name=drained,proto3" json:"drained,omitempty"`
+	// It holds the key of the hub CA: the other hubs hand joins of hubs on to it.
+	AdmitsHubs    bool `protobuf:"varint,12,opt,name=admits_hubs,json=admitsHubs,proto3" json:"admits_hubs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3530,6 +3532,13 @@ func (x *Hub) GetProblem() string {
 func (x *Hub) GetDrained() bool {
 	if x != nil {
 		return x.Drained
+	}
+	return false
+}
+
+func (x *Hub) GetAdmitsHubs() bool {
+	if x != nil {
+		return x.AdmitsHubs
 	}
 	return false
 }
@@ -5184,7 +5193,7 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\x0fListHubsRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\"=\n" +
 	"\x10ListHubsResponse\x12)\n" +
-	"\x04hubs\x18\x01 \x03(\v2\x15.meshkit.admin.v1.HubR\x04hubs\"\xa7\x02\n" +
+	"\x04hubs\x18\x01 \x03(\v2\x15.meshkit.admin.v1.HubR\x04hubs\"\xc8\x02\n" +
 	"\x03Hub\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -5198,7 +5207,9 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"started_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x18\n" +
 	"\aproblem\x18\n" +
 	" \x01(\tR\aproblem\x12\x18\n" +
-	"\adrained\x18\v \x01(\bR\adrained\"J\n" +
+	"\adrained\x18\v \x01(\bR\adrained\x12\x1f\n" +
+	"\vadmits_hubs\x18\f \x01(\bR\n" +
+	"admitsHubs\"J\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\x12\x1d\n" +
 	"\n" +

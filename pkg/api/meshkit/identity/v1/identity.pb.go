@@ -388,6 +388,133 @@ func (x *JoinHubResponse) GetStoreUrl() string {
 	return ""
 }
 
+type AdmitHubRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the hub that joins asked for.
+	Join *JoinHubRequest `protobuf:"bytes,1,opt,name=join,proto3" json:"join,omitempty"`
+	// That of join, which must have one: a retry is answered alike.
+	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// DER, lowest first, without the root: the hub's certificate, and that of its
+	// issuing CA.
+	CertificateChain [][]byte `protobuf:"bytes,3,rep,name=certificate_chain,json=certificateChain,proto3" json:"certificate_chain,omitempty"`
+	IssuerChain      [][]byte `protobuf:"bytes,4,rep,name=issuer_chain,json=issuerChain,proto3" json:"issuer_chain,omitempty"`
+	// The keyset that follows the one in force, with the hub's key, and the CA bundle
+	// that it describes. Empty when the hub has joined and its answer was lost: then
+	// its certificates are recorded.
+	Keyset        []byte `protobuf:"bytes,5,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	CaBundle      []byte `protobuf:"bytes,6,opt,name=ca_bundle,json=caBundle,proto3" json:"ca_bundle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdmitHubRequest) Reset() {
+	*x = AdmitHubRequest{}
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdmitHubRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdmitHubRequest) ProtoMessage() {}
+
+func (x *AdmitHubRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdmitHubRequest.ProtoReflect.Descriptor instead.
+func (*AdmitHubRequest) Descriptor() ([]byte, []int) {
+	return file_meshkit_identity_v1_identity_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AdmitHubRequest) GetJoin() *JoinHubRequest {
+	if x != nil {
+		return x.Join
+	}
+	return nil
+}
+
+func (x *AdmitHubRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AdmitHubRequest) GetCertificateChain() [][]byte {
+	if x != nil {
+		return x.CertificateChain
+	}
+	return nil
+}
+
+func (x *AdmitHubRequest) GetIssuerChain() [][]byte {
+	if x != nil {
+		return x.IssuerChain
+	}
+	return nil
+}
+
+func (x *AdmitHubRequest) GetKeyset() []byte {
+	if x != nil {
+		return x.Keyset
+	}
+	return nil
+}
+
+func (x *AdmitHubRequest) GetCaBundle() []byte {
+	if x != nil {
+		return x.CaBundle
+	}
+	return nil
+}
+
+type AdmitHubResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdmitHubResponse) Reset() {
+	*x = AdmitHubResponse{}
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdmitHubResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdmitHubResponse) ProtoMessage() {}
+
+func (x *AdmitHubResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdmitHubResponse.ProtoReflect.Descriptor instead.
+func (*AdmitHubResponse) Descriptor() ([]byte, []int) {
+	return file_meshkit_identity_v1_identity_proto_rawDescGZIP(), []int{5}
+}
+
 type RenewRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
@@ -397,7 +524,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[4]
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -409,7 +536,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[4]
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -422,7 +549,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_identity_v1_identity_proto_rawDescGZIP(), []int{4}
+	return file_meshkit_identity_v1_identity_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -442,7 +569,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[5]
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -454,7 +581,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[5]
+	mi := &file_meshkit_identity_v1_identity_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -467,7 +594,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_identity_v1_identity_proto_rawDescGZIP(), []int{5}
+	return file_meshkit_identity_v1_identity_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RenewResponse) GetCertificateChain() [][]byte {
@@ -524,15 +651,25 @@ const file_meshkit_identity_v1_identity_proto_rawDesc = "" +
 	"\x05trust\x18\x04 \x01(\v2\x1a.meshkit.trust.v1.MetadataR\x05trust\x12\x12\n" +
 	"\x04hubs\x18\x05 \x03(\tR\x04hubs\x12!\n" +
 	"\fstore_driver\x18\x06 \x01(\tR\vstoreDriver\x12\x1b\n" +
-	"\tstore_url\x18\a \x01(\tR\bstoreUrl\" \n" +
+	"\tstore_url\x18\a \x01(\tR\bstoreUrl\"\xee\x01\n" +
+	"\x0fAdmitHubRequest\x127\n" +
+	"\x04join\x18\x01 \x01(\v2#.meshkit.identity.v1.JoinHubRequestR\x04join\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\x12+\n" +
+	"\x11certificate_chain\x18\x03 \x03(\fR\x10certificateChain\x12!\n" +
+	"\fissuer_chain\x18\x04 \x03(\fR\vissuerChain\x12\x16\n" +
+	"\x06keyset\x18\x05 \x01(\fR\x06keyset\x12\x1b\n" +
+	"\tca_bundle\x18\x06 \x01(\fR\bcaBundle\"\x12\n" +
+	"\x10AdmitHubResponse\" \n" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"Y\n" +
 	"\rRenewResponse\x12+\n" +
 	"\x11certificate_chain\x18\x01 \x03(\fR\x10certificateChain\x12\x1b\n" +
-	"\tca_bundle\x18\x02 \x01(\fR\bcaBundle2\x84\x02\n" +
+	"\tca_bundle\x18\x02 \x01(\fR\bcaBundle2\xdd\x02\n" +
 	"\x0fIdentityService\x12K\n" +
 	"\x04Join\x12 .meshkit.identity.v1.JoinRequest\x1a!.meshkit.identity.v1.JoinResponse\x12T\n" +
-	"\aJoinHub\x12#.meshkit.identity.v1.JoinHubRequest\x1a$.meshkit.identity.v1.JoinHubResponse\x12N\n" +
+	"\aJoinHub\x12#.meshkit.identity.v1.JoinHubRequest\x1a$.meshkit.identity.v1.JoinHubResponse\x12W\n" +
+	"\bAdmitHub\x12$.meshkit.identity.v1.AdmitHubRequest\x1a%.meshkit.identity.v1.AdmitHubResponse\x12N\n" +
 	"\x05Renew\x12!.meshkit.identity.v1.RenewRequest\x1a\".meshkit.identity.v1.RenewResponseBCZAgithub.com/meshkit/meshkit/pkg/api/meshkit/identity/v1;identityv1b\x06proto3"
 
 var (
@@ -547,32 +684,37 @@ func file_meshkit_identity_v1_identity_proto_rawDescGZIP() []byte {
 	return file_meshkit_identity_v1_identity_proto_rawDescData
 }
 
-var file_meshkit_identity_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_meshkit_identity_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_meshkit_identity_v1_identity_proto_goTypes = []any{
-	(*JoinRequest)(nil),     // 0: meshkit.identity.v1.JoinRequest
-	(*JoinResponse)(nil),    // 1: meshkit.identity.v1.JoinResponse
-	(*JoinHubRequest)(nil),  // 2: meshkit.identity.v1.JoinHubRequest
-	(*JoinHubResponse)(nil), // 3: meshkit.identity.v1.JoinHubResponse
-	(*RenewRequest)(nil),    // 4: meshkit.identity.v1.RenewRequest
-	(*RenewResponse)(nil),   // 5: meshkit.identity.v1.RenewResponse
-	nil,                     // 6: meshkit.identity.v1.JoinResponse.LabelsEntry
-	(*v1.Metadata)(nil),     // 7: meshkit.trust.v1.Metadata
+	(*JoinRequest)(nil),      // 0: meshkit.identity.v1.JoinRequest
+	(*JoinResponse)(nil),     // 1: meshkit.identity.v1.JoinResponse
+	(*JoinHubRequest)(nil),   // 2: meshkit.identity.v1.JoinHubRequest
+	(*JoinHubResponse)(nil),  // 3: meshkit.identity.v1.JoinHubResponse
+	(*AdmitHubRequest)(nil),  // 4: meshkit.identity.v1.AdmitHubRequest
+	(*AdmitHubResponse)(nil), // 5: meshkit.identity.v1.AdmitHubResponse
+	(*RenewRequest)(nil),     // 6: meshkit.identity.v1.RenewRequest
+	(*RenewResponse)(nil),    // 7: meshkit.identity.v1.RenewResponse
+	nil,                      // 8: meshkit.identity.v1.JoinResponse.LabelsEntry
+	(*v1.Metadata)(nil),      // 9: meshkit.trust.v1.Metadata
 }
 var file_meshkit_identity_v1_identity_proto_depIdxs = []int32{
-	7, // 0: meshkit.identity.v1.JoinResponse.trust:type_name -> meshkit.trust.v1.Metadata
-	6, // 1: meshkit.identity.v1.JoinResponse.labels:type_name -> meshkit.identity.v1.JoinResponse.LabelsEntry
-	7, // 2: meshkit.identity.v1.JoinHubResponse.trust:type_name -> meshkit.trust.v1.Metadata
-	0, // 3: meshkit.identity.v1.IdentityService.Join:input_type -> meshkit.identity.v1.JoinRequest
-	2, // 4: meshkit.identity.v1.IdentityService.JoinHub:input_type -> meshkit.identity.v1.JoinHubRequest
-	4, // 5: meshkit.identity.v1.IdentityService.Renew:input_type -> meshkit.identity.v1.RenewRequest
-	1, // 6: meshkit.identity.v1.IdentityService.Join:output_type -> meshkit.identity.v1.JoinResponse
-	3, // 7: meshkit.identity.v1.IdentityService.JoinHub:output_type -> meshkit.identity.v1.JoinHubResponse
-	5, // 8: meshkit.identity.v1.IdentityService.Renew:output_type -> meshkit.identity.v1.RenewResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	9, // 0: meshkit.identity.v1.JoinResponse.trust:type_name -> meshkit.trust.v1.Metadata
+	8, // 1: meshkit.identity.v1.JoinResponse.labels:type_name -> meshkit.identity.v1.JoinResponse.LabelsEntry
+	9, // 2: meshkit.identity.v1.JoinHubResponse.trust:type_name -> meshkit.trust.v1.Metadata
+	2, // 3: meshkit.identity.v1.AdmitHubRequest.join:type_name -> meshkit.identity.v1.JoinHubRequest
+	0, // 4: meshkit.identity.v1.IdentityService.Join:input_type -> meshkit.identity.v1.JoinRequest
+	2, // 5: meshkit.identity.v1.IdentityService.JoinHub:input_type -> meshkit.identity.v1.JoinHubRequest
+	4, // 6: meshkit.identity.v1.IdentityService.AdmitHub:input_type -> meshkit.identity.v1.AdmitHubRequest
+	6, // 7: meshkit.identity.v1.IdentityService.Renew:input_type -> meshkit.identity.v1.RenewRequest
+	1, // 8: meshkit.identity.v1.IdentityService.Join:output_type -> meshkit.identity.v1.JoinResponse
+	3, // 9: meshkit.identity.v1.IdentityService.JoinHub:output_type -> meshkit.identity.v1.JoinHubResponse
+	5, // 10: meshkit.identity.v1.IdentityService.AdmitHub:output_type -> meshkit.identity.v1.AdmitHubResponse
+	7, // 11: meshkit.identity.v1.IdentityService.Renew:output_type -> meshkit.identity.v1.RenewResponse
+	8, // [8:12] is the sub-list for method output_type
+	4, // [4:8] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_meshkit_identity_v1_identity_proto_init() }
@@ -586,7 +728,7 @@ func file_meshkit_identity_v1_identity_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_identity_v1_identity_proto_rawDesc), len(file_meshkit_identity_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

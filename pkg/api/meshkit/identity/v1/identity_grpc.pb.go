@@ -21,9 +21,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	IdentityService_Join_FullMethodName    = "/meshkit.identity.v1.IdentityService/Join"
-	IdentityService_JoinHub_FullMethodName = "/meshkit.identity.v1.IdentityService/JoinHub"
-	IdentityService_Renew_FullMethodName   = "/meshkit.identity.v1.IdentityService/Renew"
+	IdentityService_Join_FullMethodName     = "/meshkit.identity.v1.IdentityService/Join"
+	IdentityService_JoinHub_FullMethodName  = "/meshkit.identity.v1.IdentityService/JoinHub"
+	IdentityService_AdmitHub_FullMethodName = "/meshkit.identity.v1.IdentityService/AdmitHub"
+	IdentityService_Renew_FullMethodName    = "/meshkit.identity.v1.IdentityService/Renew"
 )
 
 // IdentityServiceClient is the client API for IdentityService service.
@@ -35,9 +36,13 @@ type IdentityServiceClient interface {
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 	// JoinHub spends a use of a hub's token, issues the hub's certificate and the
 	// certificate of its issuing CA, and lists its config key in the keyset. It needs
-	// no client certificate. Only a hub that holds the keyset key and the key of the
-	// hub CA can answer.
+	// no client certificate. A hub that does not hold the keyset key and the key of
+	// the hub CA hands the call on to one that does.
 	JoinHub(ctx context.Context, in *JoinHubRequest, opts ...grpc.CallOption) (*JoinHubResponse, error)
+	// AdmitHub has the leader commit a join that the hub with the keys has prepared.
+	// The leader checks all of it as if it had been asked itself, and believes only
+	// what is signed. For hubs.
+	AdmitHub(ctx context.Context, in *AdmitHubRequest, opts ...grpc.CallOption) (*AdmitHubResponse, error)
 	// Renew issues a new certificate for the identity of the caller's own.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 }
@@ -70,6 +75,16 @@ func (c *identityServiceClient) JoinHub(ctx context.Context, in *JoinHubRequest,
 	return out, nil
 }
 
+func (c *identityServiceClient) AdmitHub(ctx context.Context, in *AdmitHubRequest, opts ...grpc.CallOption) (*AdmitHubResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdmitHubResponse)
+	err := c.cc.Invoke(ctx, IdentityService_AdmitHub_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *identityServiceClient) Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RenewResponse)
@@ -89,9 +104,13 @@ type IdentityServiceServer interface {
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	// JoinHub spends a use of a hub's token, issues the hub's certificate and the
 	// certificate of its issuing CA, and lists its config key in the keyset. It needs
-	// no client certificate. Only a hub that holds the keyset key and the key of the
-	// hub CA can answer.
+	// no client certificate. A hub that does not hold the keyset key and the key of
+	// the hub CA hands the call on to one that does.
 	JoinHub(context.Context, *JoinHubRequest) (*JoinHubResponse, error)
+	// AdmitHub has the leader commit a join that the hub with the keys has prepared.
+	// The leader checks all of it as if it had been asked itself, and believes only
+	// what is signed. For hubs.
+	AdmitHub(context.Context, *AdmitHubRequest) (*AdmitHubResponse, error)
 	// Renew issues a new certificate for the identity of the caller's own.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	mustEmbedUnimplementedIdentityServiceServer()
@@ -109,6 +128,9 @@ func (UnimplementedIdentityServiceServer) Join(context.Context, *JoinRequest) (*
 }
 func (UnimplementedIdentityServiceServer) JoinHub(context.Context, *JoinHubRequest) (*JoinHubResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method JoinHub not implemented")
+}
+func (UnimplementedIdentityServiceServer) AdmitHub(context.Context, *AdmitHubRequest) (*AdmitHubResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AdmitHub not implemented")
 }
 func (UnimplementedIdentityServiceServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
@@ -170,6 +192,24 @@ func _IdentityService_JoinHub_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IdentityService_AdmitHub_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdmitHubRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).AdmitHub(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_AdmitHub_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).AdmitHub(ctx, req.(*AdmitHubRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _IdentityService_Renew_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RenewRequest)
 	if err := dec(in); err != nil {
@@ -202,6 +242,10 @@ var IdentityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "JoinHub",
 			Handler:    _IdentityService_JoinHub_Handler,
+		},
+		{
+			MethodName: "AdmitHub",
+			Handler:    _IdentityService_AdmitHub_Handler,
 		},
 		{
 			MethodName: "Renew",
