@@ -16,8 +16,10 @@ import (
 	"github.com/meshkit/meshkit/pkg/hub"
 	"github.com/meshkit/meshkit/pkg/hub/hubtest"
 	"github.com/meshkit/meshkit/pkg/hub/join"
+	"github.com/meshkit/meshkit/pkg/hub/keyring"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/sign"
+	"github.com/meshkit/meshkit/pkg/state"
 	"github.com/meshkit/meshkit/pkg/trust"
 )
 
@@ -67,6 +69,55 @@ func TestTheHubWithTheKeysetKeyChangesTheKeysetWhoeverLeads(t *testing.T) {
 	if hub1.Leads() || !hub2.Leads() {
 		t.Error("hub1 leads now")
 	}
+}
+
+// A rotation that is asked for again was done once, also where another hub leads.
+func TestOneRequestRotatesOnceWhoeverLeads(t *testing.T) {
+	d, hub2 := failedOver(t)
+	hub1 := d.Start(t)
+	o := operate(t, hub1)
+	rotate := func(id string) *adminv1.RotateHubKeyResponse {
+		t.Helper()
+		got, err := o.trust.RotateHubKey(t.Context(), &adminv1.RotateHubKeyRequest{RequestId: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	first, again := rotate("once"), rotate("once")
+	if again.GetNewKeyId() != first.GetNewKeyId() || again.GetKeysetVersion() != first.GetKeysetVersion() {
+		t.Errorf("the first answer is %v, the second %v", first, again)
+	}
+	if other := rotate("twice"); other.GetOldKeyId() != first.GetNewKeyId() {
+		t.Errorf("another request: %v", other)
+	}
+	another := adminv1.NewTrustServiceClient(hub1.Dial(t, d.Source(t, identity.Operator, "another")))
+	_, err := another.RotateHubKey(t.Context(), &adminv1.RotateHubKeyRequest{RequestId: "once"})
+	wantCode(t, err, fault.CodeRequestIDReused)
+	if !hub2.Leads() {
+		t.Error("hub2 does not lead any more")
+	}
+}
+
+// Metadata that is published again under its request id is there already.
+func TestMetadataIsPublishedOncePerRequest(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	o := operate(t, d.Start(t))
+	m := editKeyset(t, d, o, trust.KeysetEdit{Expires: time.Now().Add(keyring.KeysetLifetime)})
+	publish := func(req *adminv1.PublishTrustRequest) error {
+		_, err := o.trust.PublishTrust(t.Context(), req)
+		return err
+	}
+	for range 2 {
+		if err := publish(&adminv1.PublishTrustRequest{Metadata: m, Reason: "test", RequestId: "once"}); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := len(logged(t, d, state.KindTrustUpdated)); n != 1 {
+		t.Errorf("it is %d times in the log", n)
+	}
+	wantCode(t, publish(&adminv1.PublishTrustRequest{Metadata: m, Reason: "another", RequestId: "once"}), fault.CodeRequestIDReused)
+	wantCode(t, publish(&adminv1.PublishTrustRequest{Metadata: m, Reason: "test", RequestId: "x", Fingerprint: []byte("short")}), fault.CodeBadRequest)
 }
 
 func TestAKeysetIsExtendedByTheHubWithItsKeyWhoeverLeads(t *testing.T) {

@@ -25,6 +25,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/hub/access"
 	"github.com/meshkit/meshkit/pkg/hub/admin"
 	"github.com/meshkit/meshkit/pkg/hub/join"
+	"github.com/meshkit/meshkit/pkg/hub/keyring"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
@@ -72,10 +73,10 @@ func (h *Hub) asItself(ctx context.Context) context.Context {
 	return access.WithCaller(ctx, h.opt.Port.Addr(), h.opt.TLS.Chain())
 }
 
-// publish has the leader publish trust metadata in the name of the caller of ctx.
-func (h *Hub) publish(ctx context.Context, m *trustv1.Metadata, reason string) error {
+// publish has the leader publish trust metadata for c, the caller of ctx.
+func (h *Hub) publish(ctx context.Context, m *trustv1.Metadata, c keyring.Caller, reason string) error {
 	info := &grpc.UnaryServerInfo{FullMethod: adminv1.TrustService_PublishTrust_FullMethodName}
-	_, err := h.forward.Send(ctx, &adminv1.PublishTrustRequest{Metadata: m, Reason: reason}, info, func(ctx context.Context, req any) (any, error) {
+	_, err := h.forward.Send(ctx, &adminv1.PublishTrustRequest{Metadata: m, Reason: reason, RequestId: c.RequestID, Fingerprint: c.Fingerprint}, info, func(ctx context.Context, req any) (any, error) {
 		return admin.NewTrust(h.adminOptions()).PublishTrust(ctx, req.(*adminv1.PublishTrustRequest))
 	})
 	return err

@@ -2,7 +2,9 @@ package admin
 
 import (
 	"context"
+	"crypto/sha256"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
@@ -36,14 +38,14 @@ func (s *Trust) GetTrust(context.Context, *adminv1.GetTrustRequest) (*adminv1.Ge
 	return out, nil
 }
 
-func (s *Trust) caller(ctx context.Context, method, id string) (keyring.Caller, error) {
-	r, err := requestOf(ctx, method, id, &adminv1.RotateHubKeyRequest{})
+func (s *Trust) caller(ctx context.Context, method, id string, content proto.Message) (keyring.Caller, error) {
+	r, err := requestOf(ctx, method, id, content)
 	return keyring.Caller{Author: r.Author, Origin: r.Origin, RequestID: r.id, Traceparent: r.traceparent, Fingerprint: r.fingerprint}, err
 }
 
 // RotateHubKey implements adminv1.TrustServiceServer.
 func (s *Trust) RotateHubKey(ctx context.Context, in *adminv1.RotateHubKeyRequest) (*adminv1.RotateHubKeyResponse, error) {
-	c, err := s.caller(ctx, "rotate hub key", in.GetRequestId())
+	c, err := s.caller(ctx, "rotate hub key", in.GetRequestId(), &adminv1.RotateHubKeyRequest{})
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +60,7 @@ func (s *Trust) DropHubKey(ctx context.Context, in *adminv1.DropHubKeyRequest) (
 	if err := text("reason", in.GetReason()); err != nil {
 		return nil, err
 	}
-	c, err := s.caller(ctx, "drop hub key", "")
+	c, err := s.caller(ctx, "drop hub key", "", in)
 	if err != nil {
 		return nil, err
 	}
@@ -77,9 +79,17 @@ func (s *Trust) PublishTrust(ctx context.Context, in *adminv1.PublishTrustReques
 	if len(in.GetMetadata().GetRoots()) == 0 && len(in.GetMetadata().GetKeyset()) == 0 {
 		return nil, fault.New(fault.CodeBadRequest, "the request holds neither root nor keyset metadata")
 	}
-	c, err := s.caller(ctx, "publish trust", "")
+	if n := len(in.GetFingerprint()); n != 0 && n != sha256.Size {
+		return nil, fault.New(fault.CodeBadRequest, "fingerprint: %d bytes, not %d", n, sha256.Size)
+	}
+	content := proto.CloneOf(in)
+	content.RequestId, content.Fingerprint = "", nil
+	c, err := s.caller(ctx, "publish trust", in.GetRequestId(), content)
 	if err != nil {
 		return nil, err
+	}
+	if len(in.GetFingerprint()) > 0 {
+		c.Fingerprint = in.GetFingerprint()
 	}
 	anchors, err := s.Keys.Publish(ctx, s.Replica, c, in.GetMetadata(), in.GetReason())
 	if err != nil {

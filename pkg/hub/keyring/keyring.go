@@ -21,6 +21,7 @@ package keyring
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,9 +70,9 @@ type Options struct {
 	// Keys holds the hub's private keys. The keyset key may be elsewhere: then the
 	// hub cannot change the keyset by itself.
 	Keys sign.Driver
-	// Publish has the hub that leads publish metadata, in the name of the caller of
-	// ctx, and returns when this hub has read it; nil: only the leader makes any.
-	Publish func(ctx context.Context, m *trustv1.Metadata, reason string) error
+	// Publish has the hub that leads publish metadata for c, the caller of ctx, and
+	// returns when this hub has read it; nil: only the leader makes any.
+	Publish func(ctx context.Context, m *trustv1.Metadata, c Caller, reason string) error
 	Logger  *slog.Logger
 }
 
@@ -228,10 +229,28 @@ type Caller struct {
 	Fingerprint                            []byte
 }
 
+// committed tells whether the log has the caller's request already.
+func (c Caller) committed(st *state.State) (bool, error) {
+	if c.RequestID == "" {
+		return false, nil
+	}
+	done, ok := st.Request(c.RequestID)
+	if ok && !bytes.Equal(done.GetFingerprint(), c.Fingerprint) {
+		return false, fault.New(fault.CodeRequestIDReused, "request id %q was used for another request, committed as entry %d", c.RequestID, done.GetSeq())
+	}
+	return ok, nil
+}
+
+// errReplayed says that the log has the request already.
+var errReplayed = errors.New("request was committed before")
+
 // change edits the keyset through the log. edit sees the anchors that the entry
 // will follow.
 func (k *Keyring) change(ctx context.Context, p Proposer, c Caller, reason string, edit func(*trust.Anchors, time.Time) (*trustv1.Metadata, error)) error {
 	_, err := p.Propose(ctx, func(cur *replica.Current, now time.Time) (replica.Proposal, error) {
+		if done, err := c.committed(cur.State); err != nil || done {
+			return replica.Proposal{}, cmp.Or(err, errReplayed)
+		}
 		anchors, err := Anchors(k.opt.Domain, cur.State)
 		if err != nil {
 			return replica.Proposal{}, err
@@ -251,15 +270,14 @@ func (k *Keyring) change(ctx context.Context, p Proposer, c Caller, reason strin
 		payload := &logv1.TrustUpdated{Roots: added.GetRoots(), Keyset: added.GetKeyset(), CaBundle: added.GetCaBundle(), Reason: reason, Fingerprint: c.Fingerprint}
 		return replica.Proposal{Kind: state.KindTrustUpdated, Payload: payload, Author: c.Author, Origin: c.Origin, RequestID: c.RequestID, Traceparent: c.Traceparent}, nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errReplayed) {
 		return err
 	}
 	_, err = k.Follow(ctx, p.Current().State)
 	return err
 }
 
-// amend edits the keyset as change does, on a hub that may not lead. There, the
-// caller's request id is not kept: a retry is another request.
+// amend edits the keyset as change does, on a hub that may not lead.
 func (k *Keyring) amend(ctx context.Context, p Proposer, c Caller, reason string, edit func(*trust.Anchors, time.Time) (*trustv1.Metadata, error)) error {
 	if _, leading := p.Leading(); leading || k.opt.Publish == nil {
 		return k.change(ctx, p, c, reason, edit)
@@ -272,7 +290,7 @@ func (k *Keyring) amend(ctx context.Context, p Proposer, c Caller, reason string
 	if err != nil {
 		return err
 	}
-	if err := k.opt.Publish(ctx, m, reason); err != nil && !bytes.Equal(p.Current().State.Keyset(), m.GetKeyset()) {
+	if err := k.opt.Publish(ctx, m, c, reason); err != nil && !bytes.Equal(p.Current().State.Keyset(), m.GetKeyset()) {
 		return err
 	} // done all the same if the leader did it and resigned before it answered, dropped by this
 	_, err = k.Follow(ctx, p.Current().State)
@@ -341,15 +359,8 @@ func (k *Keyring) Rotate(ctx context.Context, p Proposer, c Caller, resign func(
 
 // rotated is the answer to a rotation that was done before; nil if it was not.
 func (k *Keyring) rotated(p Proposer, c Caller) (*adminv1.RotateHubKeyResponse, error) {
-	if c.RequestID == "" {
-		return nil, nil
-	}
-	done, ok := p.Current().State.Request(c.RequestID)
-	switch {
-	case !ok:
-		return nil, nil
-	case !bytes.Equal(done.GetFingerprint(), c.Fingerprint):
-		return nil, fault.New(fault.CodeRequestIDReused, "request id %q was used for another request, committed as entry %d", c.RequestID, done.GetSeq())
+	if done, err := c.committed(p.Current().State); err != nil || !done {
+		return nil, err
 	}
 	signer, anchors, err := k.Signer()
 	if err != nil {

@@ -4714,9 +4714,13 @@ func (x *DropHubKeyResponse) GetKeysetVersion() uint64 {
 }
 
 type PublishTrustRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Metadata      *v11.Metadata          `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Metadata  *v11.Metadata          `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Reason    string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// SHA-256 of the request that request_id names, when this call is a hub's to answer
+	// that one, such as RotateHubKey; empty: request_id names this call.
+	Fingerprint   []byte `protobuf:"bytes,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4763,6 +4767,20 @@ func (x *PublishTrustRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *PublishTrustRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *PublishTrustRequest) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
 }
 
 type PublishTrustResponse struct {
@@ -5301,10 +5319,13 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\";\n" +
 	"\x12DropHubKeyResponse\x12%\n" +
-	"\x0ekeyset_version\x18\x01 \x01(\x04R\rkeysetVersion\"e\n" +
+	"\x0ekeyset_version\x18\x01 \x01(\x04R\rkeysetVersion\"\xa6\x01\n" +
 	"\x13PublishTrustRequest\x126\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x1a.meshkit.trust.v1.MetadataR\bmetadata\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"`\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12 \n" +
+	"\vfingerprint\x18\x04 \x01(\fR\vfingerprint\"`\n" +
 	"\x14PublishTrustResponse\x12!\n" +
 	"\froot_version\x18\x01 \x01(\x04R\vrootVersion\x12%\n" +
 	"\x0ekeyset_version\x18\x02 \x01(\x04R\rkeysetVersion\"\x0f\n" +
