@@ -66,8 +66,9 @@ func joinCommand(o *joinOptions) *cobra.Command {
 		Use:   "join --hub HOST:PORT --token-file PATH --ca-pin sha256:PIN --data DIR",
 		Short: "Add a hub to a domain: keys, certificate, issuing CA, configuration",
 		Long: `Join makes the keys of another hub of a domain, spends one use of a hub's token for their certificates, has its config
-key listed in the keyset, and writes DIR/meshhub.yaml. Private keys never leave the machine. The hub that is asked must hold
-the keys that admit hubs: the one that init made does. The command can be repeated after any failure.
+key listed in the keyset, and writes DIR/meshhub.yaml. Private keys never leave the machine. Any hub of the domain can be
+asked. The hub with the keys that admit hubs must be up: the one that init made has them. The command can be repeated after any
+failure.
 
 All hubs of a domain share its log, so the store must be one that they all reach: the answer says where it is, unless
 --store does. With --store, the log is looked for there before anything is asked or spent.

@@ -73,8 +73,8 @@ func TestAJoinWithoutAnAnswerIsRepeatedAsItWas(t *testing.T) {
 			t.Errorf("%s (%v): %q", code, err, fix)
 		}
 	}
-	kept := fault.New(fault.CodeNoHubCA, "hub hub2 leads").WithRemedy("transfer")
-	if err := unanswered(kept); fault.RemedyOf(err) != "transfer" {
+	kept := fault.New(fault.CodeNoHubCA, "no hub that answers has the keys").WithRemedy("start hub1")
+	if err := unanswered(kept); fault.RemedyOf(err) != "start hub1" {
 		t.Errorf("a remedy that is better: %q", fault.RemedyOf(err))
 	}
 }

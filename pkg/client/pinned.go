@@ -95,7 +95,7 @@ func AskPinned[T any](ctx context.Context, hub, pin string, opts []grpc.DialOpti
 		}
 		wait, hinted := wire.RetryAfter(err)
 		switch k := fault.KindOf(err); {
-		case fault.CodeOf(err) == fault.CodeNoHubCA: // asking again does not help
+		case fault.CodeOf(err) == fault.CodeNoHubCA: // the hub has looked for one that can
 			return out, fmt.Errorf("join through hub %s: %w", hub, err)
 		case k == fault.Unavailable, k == fault.Unknown:
 			out.Unsure = true

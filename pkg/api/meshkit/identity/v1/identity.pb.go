@@ -302,7 +302,7 @@ type JoinHubResponse struct {
 	IssuerChain [][]byte     `protobuf:"bytes,3,rep,name=issuer_chain,json=issuerChain,proto3" json:"issuer_chain,omitempty"`
 	Trust       *v1.Metadata `protobuf:"bytes,4,opt,name=trust,proto3" json:"trust,omitempty"`
 	Hubs        []string     `protobuf:"bytes,5,rep,name=hubs,proto3" json:"hubs,omitempty"`
-	// Driver and URL of the domain's store, as this hub reaches it.
+	// Driver and URL of the domain's store, as the hub with the keys reaches it.
 	StoreDriver   string `protobuf:"bytes,6,opt,name=store_driver,json=storeDriver,proto3" json:"store_driver,omitempty"`
 	StoreUrl      string `protobuf:"bytes,7,opt,name=store_url,json=storeUrl,proto3" json:"store_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
