@@ -1,10 +1,12 @@
 package hub_test
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +26,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/sign"
 	"github.com/meshkit/meshkit/pkg/state"
 	"github.com/meshkit/meshkit/pkg/store"
+	"github.com/meshkit/meshkit/pkg/store/storetest"
 	"github.com/meshkit/meshkit/pkg/trust"
 )
 
@@ -112,6 +115,9 @@ func TestAHubJoinsThroughAnyHubWhoeverLeads(t *testing.T) {
 	for i, h := range []*hubtest.Running{hub1, hub2, hub5} {
 		token := hubToken(t, h, 1)
 		n := joining(t, d, token, fmt.Sprintf("new%d", i))
+		if i > 0 {
+			n.RequestId = "" // it gets one
+		}
 		got, err := admit(t, h, n)
 		if err != nil {
 			t.Fatalf("through hub %d: %v", i, err)
@@ -139,6 +145,26 @@ func TestAHubJoinsThroughAnyHubWhoeverLeads(t *testing.T) {
 	}
 	if hub1.Leads() || !hub2.Leads() {
 		t.Error("another hub leads now")
+	}
+}
+
+// A hub that reads the log late knows the token all the same.
+func TestATokenOfAMomentAgoAdmitsAHub(t *testing.T) {
+	d, hub2 := failedOver(t)
+	var late atomic.Bool
+	d.Wrap = func(driver store.Driver) store.Driver {
+		return &storetest.Faults{Driver: driver, OnRead: func(_ context.Context, _ uint64, _ int, next func() (store.Page, error)) (store.Page, error) {
+			if late.Load() {
+				time.Sleep(150 * time.Millisecond)
+			}
+			return next()
+		}}
+	}
+	hub1 := restarted(t, d, hub2, admits(t, d))
+	late.Store(true)
+	n := joining(t, d, hubToken(t, hub2, 1), "hub4")
+	if _, err := admit(t, hub1, n); err != nil {
+		t.Error(err)
 	}
 }
 
