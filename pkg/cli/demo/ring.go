@@ -105,6 +105,7 @@ func (r *ring) startConsul(ctx context.Context) (string, error) {
 		join = append(join, ports[i][1])
 	}
 	begun := time.Now()
+	var running []*process
 	for i := range ports {
 		name := fmt.Sprintf("consul%d", i+1)
 		port := func(j int) int {
@@ -124,14 +125,16 @@ func (r *ring) startConsul(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", fault.New(fault.CodeIO, "write Consul's configuration: %w", err)
 		}
-		if _, err := r.sup.start(name, r.consul, "agent", "-config-file", r.path(name+".json")); err != nil {
+		server, err := r.sup.start(name, r.consul, "agent", "-config-file", r.path(name+".json"))
+		if err != nil {
 			return "", err
 		}
+		running = append(running, server)
 		r.servers = append(r.servers, ports[i][0])
 	}
 	r.say.now("waiting for Consul's leader")
 	for _, server := range r.servers {
-		if err := r.await(ctx, 2*startLimit, "Consul's leader", func(ctx context.Context) (bool, error) { return hasLeader(ctx, server) }); err != nil {
+		if err := r.await(ctx, 2*startLimit, "Consul's leader", func(ctx context.Context) (bool, error) { return hasLeader(ctx, server) }, running...); err != nil {
 			return "", err
 		}
 	}

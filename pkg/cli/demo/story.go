@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -226,17 +225,6 @@ func (s *story) await(ctx context.Context, limit time.Duration, what string, con
 		case <-tick.C:
 		}
 	}
-}
-
-// freeAddress finds a loopback port that nothing listens on. Another program
-// could take it before the hub does; the hub then says so.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fault.New(fault.CodeDemoProcess, "find a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 func ms(d time.Duration) string {

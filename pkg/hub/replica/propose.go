@@ -216,7 +216,7 @@ func (r *Replica) awaitTenure(ctx context.Context) (*store.Tenure, error) {
 		tenure, moved, changed, frozen, split, trouble := r.tenure, r.tenureMove, r.changed, r.frozen, r.split, r.trouble
 		r.mu.Unlock()
 		if frozen != nil {
-			return nil, frozenError(frozen)
+			return nil, r.frozenError(frozen)
 		}
 		if split != nil {
 			return nil, split
@@ -232,7 +232,7 @@ func (r *Replica) awaitTenure(ctx context.Context) (*store.Tenure, error) {
 		case <-changed:
 		case <-timer.C:
 			if trouble != nil {
-				return nil, readOnly("this hub is read-only", trouble)
+				return nil, r.cannotWrite(trouble)
 			}
 			return nil, r.notLeader(ctx)
 		case <-ctx.Done():

@@ -31,6 +31,7 @@ package replica
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -247,7 +248,7 @@ func (r *Replica) Away() error {
 	defer r.mu.Unlock()
 	switch {
 	case r.frozen != nil:
-		return frozenError(r.frozen)
+		return r.frozenError(r.frozen)
 	case r.split != nil:
 		return r.split
 	case r.trouble != nil:
@@ -260,12 +261,17 @@ func (r *Replica) Away() error {
 
 // frozenError is what a frozen replica answers. From a log that went back it goes on by
 // itself once that is mended; what else it found, it does not look at again.
-func frozenError(cause error) error {
+func (r *Replica) frozenError(cause error) error {
 	if wentBack(cause) {
-		return readOnly("this hub is read-only", cause)
+		return r.cannotWrite(cause)
 	}
-	return fault.New(fault.CodeReadOnly, "read-only until this hub is restarted: %w", cause).
-		WithRemedy("%s Then restart this hub: it does not look again by itself.", fault.RemedyOf(cause))
+	return fault.New(fault.CodeReadOnly, "hub %s is read-only until it is restarted: %w", r.opt.Holder.Name, cause).
+		WithRemedy("%s Then restart hub %s: it does not look again by itself.", fault.RemedyOf(cause), r.opt.Holder.Name)
+}
+
+// cannotWrite names the hub: the answer may go to who asked another.
+func (r *Replica) cannotWrite(cause error) error {
+	return readOnly(fmt.Sprintf("hub %s is read-only", r.opt.Holder.Name), cause)
 }
 
 // Frozen tells whether the replica stopped until people, or a log that is whole
