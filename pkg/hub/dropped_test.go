@@ -1,6 +1,8 @@
 package hub_test
 
 import (
+	"context"
+	"crypto"
 	"crypto/tls"
 	"log/slog"
 	"net/http"
@@ -263,4 +265,30 @@ func TestAHubThatCannotSignSaysSo(t *testing.T) {
 
 func withAuthority(a *ca.Authority) func(*hub.Options) {
 	return func(opt *hub.Options) { opt.Authority = a }
+}
+
+// locked are keys that cannot be opened, as those of a file with a wrong mode.
+type locked struct{ *hubtest.Keys }
+
+func (locked) Open(context.Context, string) (crypto.Signer, error) {
+	return nil, fault.New(fault.CodeKeyExposed, "key file config.key has mode 0644").WithRemedy("Run `chmod 600 config.key`.")
+}
+
+// A key that cannot be used is another matter than one that is not listed.
+func TestAHubWhoseKeyCannotBeUsedSaysWhy(t *testing.T) {
+	h := hubtest.NewDomain(t).Start(t)
+	var log lines
+	h2 := h.Follower(t, "hub2", func(opt *hub.Options) {
+		opt.Keys, opt.Logger = locked{opt.Keys.(*hubtest.Keys)}, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	got, err := operate(t, h2).fleet.ListHubs(t.Context(), &adminv1.ListHubsRequest{Local: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := got.GetHubs()[0].GetProblem(); !strings.Contains(p, "mode 0644") || strings.Contains(p, "keyset") {
+		t.Errorf("the problem is %q", p)
+	}
+	if log.with("its config key cannot be used") != 1 || log.with("it was dropped") != 0 {
+		t.Error("the log says that the hub was dropped, or nothing")
+	}
 }

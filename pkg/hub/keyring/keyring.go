@@ -79,8 +79,11 @@ type Options struct {
 // InForce is what holds at one moment. It is immutable.
 type InForce struct {
 	Anchors *trust.Anchors
-	// Signer is nil when the keyset lists no key that this hub holds.
+	// Signer is nil when the keyset lists no key that this hub holds, or when that cannot
+	// be used.
 	Signer *sign.Signer
+	// unusable is why a key of the hub cannot be used, when there is no Signer.
+	unusable error
 }
 
 // Keyring is the hub's keys and trust metadata. Use New and Follow.
@@ -131,10 +134,12 @@ func (k *Keyring) Follow(ctx context.Context, s *state.State) (changed bool, err
 	if cur != nil && k.lists(anchors, cur.Signer) {
 		next.Signer = cur.Signer
 	} else {
-		next.Signer = k.find(ctx, anchors)
+		next.Signer, next.unusable = k.find(ctx, anchors)
 	}
 	k.current.Store(next)
 	switch was := cur == nil || cur.Signer != nil; {
+	case was && next.unusable != nil:
+		k.opt.Logger.Error("the hub cannot sign: its config key cannot be used", "keyset", anchors.KeysetVersion(), "err", next.unusable)
 	case was && next.Signer == nil:
 		k.opt.Logger.Error("the hub cannot sign: the keyset lists no key that it holds; it was dropped, or another has its place", "keyset", anchors.KeysetVersion())
 	case !was && next.Signer != nil:
@@ -156,7 +161,11 @@ func (k *Keyring) Dropped(s *state.State) bool {
 	defer k.dropMu.Unlock()
 	if k.asked == nil || !bytes.Equal(k.asked, s.Keyset()) {
 		anchors, err := Anchors(k.opt.Domain, s)
-		k.asked, k.dropped = s.Keyset(), err == nil && k.find(context.Background(), anchors) == nil
+		k.asked, k.dropped = s.Keyset(), false
+		if err == nil {
+			signer, _ := k.find(context.Background(), anchors)
+			k.dropped = signer == nil
+		}
 	}
 	return k.dropped
 }
@@ -176,10 +185,11 @@ func (k *Keyring) own(a *trust.Anchors) []string {
 	return ids
 }
 
-// find opens the newest of the hub's keys that the keyset lists.
-func (k *Keyring) find(ctx context.Context, a *trust.Anchors) *sign.Signer {
+// find opens the newest of the hub's keys that the keyset lists; nil when there is
+// none. The error says then why one that is there cannot be used.
+func (k *Keyring) find(ctx context.Context, a *trust.Anchors) (_ *sign.Signer, unusable error) {
 	if len(k.own(a)) == 0 {
-		return nil
+		return nil, nil
 	}
 	for v := a.KeysetVersion(); v > 0; v-- {
 		name := rotatedName(v)
@@ -188,13 +198,13 @@ func (k *Keyring) find(ctx context.Context, a *trust.Anchors) *sign.Signer {
 		}
 		s, err := sign.Open(ctx, k.opt.Keys, name)
 		if err == nil && k.lists(a, s) {
-			return s
+			return s, nil
 		}
-		if err != nil && fault.CodeOf(err) != fault.CodeKeyNotFound {
-			k.opt.Logger.Warn("config key not usable", "key", name, "err", err)
+		if err != nil && unusable == nil && fault.CodeOf(err) != fault.CodeKeyNotFound {
+			unusable = err
 		}
 	}
-	return nil
+	return nil, unusable
 }
 
 func rotatedName(keysetVersion uint64) string { return fmt.Sprintf("%s-%d", ConfigKey, keysetVersion) }
@@ -202,6 +212,10 @@ func rotatedName(keysetVersion uint64) string { return fmt.Sprintf("%s-%d", Conf
 // Signer gives the key to sign with.
 func (k *Keyring) Signer() (*sign.Signer, *trust.Anchors, error) {
 	cur := k.current.Load()
+	if cur != nil && cur.unusable != nil {
+		return nil, nil, fault.New(fault.CodeSigningStopped, "hub %s cannot use its config key: %w", k.opt.Hub, cur.unusable).
+			WithRemedy("%s Then restart the hub.", fault.RemedyOf(cur.unusable))
+	}
 	if cur == nil || cur.Signer == nil {
 		return nil, nil, fault.New(fault.CodeSigningStopped, "the keyset lists no key that hub %s holds", k.opt.Hub)
 	}

@@ -276,7 +276,7 @@ func (r *Replica) noteCampaign(err error) {
 	r.campaignFailed = err
 }
 
-// noteTrouble remembers that the store refused a write.
+// noteTrouble remembers that the store cannot be used.
 func (r *Replica) noteTrouble(err error) {
 	switch fault.CodeOf(err) {
 	case fault.CodeStoreFull, fault.CodeStoreUnavailable, fault.CodeStoreFailed, fault.CodeIO, fault.CodeCorrupt, fault.CodeConfig:
@@ -286,7 +286,7 @@ func (r *Replica) noteTrouble(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.trouble == nil {
-		r.log.Error("store refused a write; the hub is read-only", "err", err)
+		r.log.Error("the store cannot be used; the hub is read-only", "err", err)
 	}
 	r.trouble = err
 }
