@@ -17,6 +17,7 @@ import (
 
 	"github.com/meshkit/meshkit/pkg/ca"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
 	"github.com/meshkit/meshkit/pkg/resource/strictyaml"
@@ -104,7 +105,7 @@ func loadConfig(path string) (config, error) {
 	data, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
 		return c, fault.New(fault.CodeInitIncomplete, "no configuration at %s", path).
-			WithRemedy("%s", remedyFor(filepath.Dir(path)))
+			WithRemedy("%s", hubdir.Remedy(filepath.Dir(path)))
 	}
 	if err != nil {
 		return c, fault.New(fault.CodeIO, "read configuration: %w", err)
@@ -225,7 +226,7 @@ func (c config) keys() (sign.Driver, error) {
 // hubCA opens the CA that makes issuing CAs for hubs that join. The driver is nil
 // when its key is not here, the chain when not even its certificate is.
 func (c config) hubCA(ctx context.Context, log *slog.Logger) (driver ca.Driver, chain [][]byte, err error) {
-	path := filepath.Join(c.CA.Dir, hubCAName+".pem")
+	path := filepath.Join(c.CA.Dir, hubdir.HubCA+".pem")
 	if _, err := os.Stat(path); os.IsNotExist(err) {
 		return nil, nil, nil
 	}
@@ -234,7 +235,7 @@ func (c config) hubCA(ctx context.Context, log *slog.Logger) (driver ca.Driver, 
 		return nil, nil, err
 	}
 	chain = [][]byte{cert.Raw}
-	key, err := c.caKey(ctx, hubCAName)
+	key, err := c.caKey(ctx, hubdir.HubCA)
 	if fault.CodeOf(err) == fault.CodeKeyNotFound {
 		return nil, chain, nil
 	}

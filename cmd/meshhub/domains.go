@@ -24,6 +24,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub"
 	"github.com/meshkit/meshkit/pkg/hub/admin"
+	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 	hubjoin "github.com/meshkit/meshkit/pkg/hub/join"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/observe"
@@ -38,8 +39,6 @@ import (
 // A directory without meshhub.yaml is of a domain whose making or joining was cut
 // short: the next try clears it, or goes on with it.
 const (
-	domainsDir = "domains"
-	madeByName = "made.json"
 	// maxDomains bounds the domains of one process: each has goroutines, connections
 	// and a state of its own.
 	maxDomains = 64
@@ -91,7 +90,7 @@ func newHost(own config, configPath string, port *hub.Port, registry *observe.Re
 	if err != nil {
 		dir = filepath.Dir(configPath)
 	}
-	return &host{own: own, dir: filepath.Join(dir, domainsDir), port: port, registry: registry, all: all, log: all.With("domain", own.Domain), guests: make(map[string]*guest)}
+	return &host{own: own, dir: filepath.Join(dir, hubdir.DomainsDir), port: port, registry: registry, all: all, log: all.With("domain", own.Domain), guests: make(map[string]*guest)}
 }
 
 // run serves what is in the directory once the hub itself is ready, and keeps
@@ -111,7 +110,7 @@ func (x *host) run(ctx context.Context, h *hub.Hub) error {
 		return fault.New(fault.CodeIO, "read %s: %w", x.dir, err)
 	}
 	for _, e := range entries {
-		path := filepath.Join(x.dir, e.Name(), configName)
+		path := filepath.Join(x.dir, e.Name(), hubdir.ConfigFile)
 		if _, err := os.Stat(path); err != nil {
 			x.log.Warn("directory without a configuration: no domain is served from it", "path", filepath.Dir(path))
 			continue
@@ -126,7 +125,7 @@ func (x *host) run(ctx context.Context, h *hub.Hub) error {
 
 // start serves a domain from its directory.
 func (x *host) start(domain string) (*guest, error) {
-	c, err := loadConfig(filepath.Join(x.dir, domain, configName))
+	c, err := loadConfig(filepath.Join(x.dir, domain, hubdir.ConfigFile))
 	if err != nil {
 		return nil, err
 	}
@@ -287,7 +286,7 @@ func (x *host) Create(ctx context.Context, d admin.NewDomain) (*admin.CreatedDom
 	case err == nil && *before != who:
 		return nil, fault.New(fault.CodeDomainExists, "domain %q exists", d.Domain)
 	case err != nil:
-		if _, serr := os.Stat(filepath.Join(dir, configName)); serr == nil {
+		if _, serr := os.Stat(filepath.Join(dir, hubdir.ConfigFile)); serr == nil {
 			return nil, fault.New(fault.CodeDomainExists, "domain %q exists", d.Domain)
 		}
 		if err := x.make(ctx, d.Domain, dir, &who); err != nil {
@@ -306,10 +305,10 @@ func (x *host) Create(ctx context.Context, d admin.NewDomain) (*admin.CreatedDom
 }
 
 func readMadeBy(dir string) (*madeBy, error) {
-	if _, err := os.Stat(filepath.Join(dir, configName)); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, hubdir.ConfigFile)); err != nil {
 		return nil, err // cut short
 	}
-	data, err := durable.ReadFile(durable.OS, filepath.Join(dir, madeByName), 4<<10)
+	data, err := durable.ReadFile(durable.OS, filepath.Join(dir, hubdir.MakerFile), 4<<10)
 	if err != nil {
 		return nil, err
 	}
@@ -323,13 +322,13 @@ func (x *host) make(ctx context.Context, domain, dir string, who *madeBy) (err e
 	if err != nil {
 		return err
 	}
-	clearDir(dir, false) // what was cut short; without a configuration nothing has used it
-	if _, err := claim(dir); err != nil {
+	hubdir.Clear(dir, false) // what was cut short; without a configuration nothing has used it
+	if _, err := hubdir.Claim(dir); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			clearDir(dir, true)
+			hubdir.Clear(dir, true)
 		}
 	}()
 	g := &genesis{
@@ -375,7 +374,7 @@ func (x *host) Adopt(ctx context.Context, in *adminv1.AdoptDomainRequest) error 
 	x.making.Lock()
 	defer x.making.Unlock()
 	dir := filepath.Join(x.dir, in.GetDomain())
-	if _, err := os.Stat(filepath.Join(dir, configName)); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, hubdir.ConfigFile)); err != nil {
 		o := &joinOptions{
 			io: cliutil.Discard(), hub: in.GetAddress(), token: in.GetToken(), pin: in.GetCaPin(), data: dir, name: x.own.Name,
 			listen: x.own.Listen, advertise: cmp.Or(x.own.Advertise, x.port.Addr().String()), passphrase: x.own.Keys.PassphraseFile,

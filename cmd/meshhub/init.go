@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,7 +16,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,8 +25,8 @@ import (
 	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
 	"github.com/meshkit/meshkit/pkg/ca"
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
-	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 	"github.com/meshkit/meshkit/pkg/hub/join"
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
@@ -139,13 +137,13 @@ func (o *initOptions) run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	made, err := claim(dir)
+	made, err := hubdir.Claim(dir)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil { // also when interrupted: leave nothing behind
-			clearDir(dir, made)
+			hubdir.Clear(dir, made)
 		}
 	}()
 	g := &genesis{initOptions: o, dir: dir, passphrase: passphrase, now: time.Now(), driver: driver, url: url}
@@ -166,73 +164,6 @@ func (g *genesis) make(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// claim makes the directory, or finds it empty. made tells whether it was made.
-func claim(dir string) (made bool, err error) {
-	entries, err := os.ReadDir(dir)
-	switch {
-	case os.IsNotExist(err):
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return false, fault.New(fault.CodeIO, "make %s: %w", dir, err)
-		}
-		return true, nil
-	case err != nil:
-		return false, fault.New(fault.CodeIO, "read %s: %w", dir, err)
-	case len(entries) == 0:
-		if err := os.Chmod(dir, 0o700); err != nil {
-			return false, fault.New(fault.CodeIO, "protect %s: %w", dir, err)
-		}
-		return false, nil
-	}
-	if leftBehind(entries) {
-		return false, fault.New(fault.CodeInitIncomplete, "%s holds what an interrupted init left", dir).WithRemedy("%s", remedyFor(dir))
-	}
-	return false, fault.New(fault.CodeInitNotEmpty, "%s is not empty", dir)
-}
-
-// hubCAName is the name of the files of the CA that makes issuing CAs for hubs.
-const hubCAName = "hubs"
-
-// ours are the names that init makes, in a directory of their own.
-var ours = []string{"keys", "root", "ca", "tls", "admin", "store.db", madeByName, configName}
-
-const configName = "meshhub.yaml"
-
-// leftBehind tells whether the entries are all init's, without the one that it
-// writes last.
-func leftBehind(entries []os.DirEntry) bool {
-	for _, e := range entries {
-		name := strings.TrimSuffix(e.Name(), durable.TempSuffix)
-		name, _, _ = strings.Cut(name, ".new-") // a store that was being made
-		if e.Name() == configName || !slices.Contains(ours, name) {
-			return false
-		}
-	}
-	return true
-}
-
-// remedyFor says what to do about a directory without a configuration. It may be the
-// wrong one, or that of a hub whose configuration was lost, so nothing is to be removed.
-func remedyFor(dir string) string {
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) == 0 || !leftBehind(entries) {
-		return "Check the path. `meshhub init --domain NAME --data DIR` makes a new hub with its configuration in DIR."
-	}
-	if _, err := os.Stat(filepath.Join(dir, "store.db")); err != nil {
-		return fmt.Sprintf("If this is what an interrupted `meshhub init` left, move %s away and run `meshhub init --domain NAME --data %s`.", dir, dir)
-	}
-	return fmt.Sprintf("If no hub ever ran there, move %s away and run `meshhub init --domain NAME --data %s`. If one did, its domain is in store.db: restore %s from a backup, or write it again (docs/runbooks/hub.md).", dir, dir, configName)
-}
-
-// clearDir takes back what init made in a directory that was empty or absent.
-func clearDir(dir string, made bool) {
-	for _, name := range ours {
-		_ = os.RemoveAll(filepath.Join(dir, name))
-	}
-	if made {
-		_ = os.Remove(dir)
-	}
 }
 
 func (g *genesis) path(elem ...string) string {
@@ -297,7 +228,7 @@ func (g *genesis) makeCA(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hubKey, err := g.create(ctx, "ca", hubCAName, sign.ECDSAP256)
+	hubKey, err := g.create(ctx, "ca", hubdir.HubCA, sign.ECDSAP256)
 	if err != nil {
 		return err
 	}
@@ -305,37 +236,22 @@ func (g *genesis) makeCA(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := g.write(pemOf(hubDER), 0o644, "ca", hubCAName+".pem"); err != nil {
+	if err := g.write(hubdir.CertificatePEM(hubDER), 0o644, "ca", hubdir.HubCA+".pem"); err != nil {
 		return err
 	}
-	g.bundle = pemOf(rootDER)
+	g.bundle = hubdir.CertificatePEM(rootDER)
 	if err := g.write(g.bundle, 0o644, "ca", "root.pem"); err != nil {
 		return err
 	}
-	if err := g.write(pemOf(der), 0o644, "ca", "intermediate.pem"); err != nil {
+	if err := g.write(hubdir.CertificatePEM(der), 0o644, "ca", "intermediate.pem"); err != nil {
 		return err
 	}
 	g.authority, err = ca.New(g.domain, driver, g.bundle, ca.Options{})
 	return err
 }
 
-func pemOf(der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
-
 func (g *genesis) write(data []byte, perm os.FileMode, elem ...string) error {
-	return writeFile(g.path(elem...), data, perm)
-}
-
-// writeFile writes a file durably, and makes its directory.
-func writeFile(path string, data []byte, perm os.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fault.New(fault.CodeIO, "make %s: %w", filepath.Dir(path), err)
-	}
-	if err := durable.WriteFile(durable.OS, path, data, perm); err != nil {
-		return fault.New(fault.CodeIO, "write %s: %w", path, err)
-	}
-	return nil
+	return hubdir.WriteFile(g.path(elem...), data, perm)
 }
 
 // makeTrust makes the first root and the first keyset.
@@ -345,7 +261,7 @@ func (g *genesis) makeTrust(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := g.write(g.root, 0o644, "root", rootFile(1)); err != nil {
+	if err := g.write(g.root, 0o644, "root", hubdir.RootFile(1)); err != nil {
 		return err
 	}
 	hubs := map[string][]sign.PublicKey{g.name: {g.config.Public()}}
@@ -389,7 +305,7 @@ func (g *genesis) makeCredentials(ctx context.Context) error {
 		if err != nil {
 			return fault.New(fault.CodeInternal, "encode who made the domain: %w", err)
 		}
-		return g.write(data, 0o600, madeByName)
+		return g.write(data, 0o600, hubdir.MakerFile)
 	}
 	if _, err := issue(ctx, g.authority, g.domain, identity.Operator, "admin", ca.Request{TTL: join.OperatorTTL}, admin); err != nil {
 		return err
@@ -466,7 +382,7 @@ func (g *genesis) makeConfig(context.Context) error {
 	if err != nil {
 		return err
 	}
-	return g.write(text, 0o600, configName)
+	return g.write(text, 0o600, hubdir.ConfigFile)
 }
 
 func (g *genesis) nextSteps(out io.Writer) {
@@ -500,5 +416,5 @@ Next:
 `, g.domain, dir, g.authority.Pin(), g.rootKeys, g.rootThreshold,
 		filepath.Join(dir, "root", "root-*.key"), filepath.Join(dir, "ca", "root.key"),
 		filepath.Join(dir, "meshhub.yaml"), filepath.Join(dir, "admin", "context.yaml"), hub,
-		filepath.Join(dir, "keys", keyring.KeysetKey+".key"), filepath.Join(dir, "ca", hubCAName+".key"), reach)
+		filepath.Join(dir, "keys", keyring.KeysetKey+".key"), filepath.Join(dir, "ca", hubdir.HubCA+".key"), reach)
 }

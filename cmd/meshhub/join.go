@@ -30,6 +30,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/client"
 	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 	hubjoin "github.com/meshkit/meshkit/pkg/hub/join"
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
 	"github.com/meshkit/meshkit/pkg/identity"
@@ -113,8 +114,8 @@ func (o *joinOptions) beside(changed func(flag string) bool) error {
 	if err != nil {
 		return fault.New(fault.CodeIO, "find %s: %w", o.data, err)
 	}
-	path := filepath.Join(dir, "..", "..", configName)
-	if _, err := os.Stat(path); err != nil || filepath.Base(filepath.Dir(dir)) != domainsDir {
+	path := filepath.Join(dir, "..", "..", hubdir.ConfigFile)
+	if _, err := os.Stat(path); err != nil || filepath.Base(filepath.Dir(dir)) != hubdir.DomainsDir {
 		return nil
 	}
 	own, err := loadConfig(path)
@@ -188,7 +189,7 @@ func (o *joinOptions) next() {
 	if cliutil.Loopback(o.advertise) {
 		o.io.Notef("Only this machine reaches it at %s: agents and hubs on others do not.", o.advertise)
 	}
-	o.io.Notef("\nNext:\n  meshhub run --config %s", cliutil.ShellQuote(filepath.Join(o.data, configName)))
+	o.io.Notef("\nNext:\n  meshhub run --config %s", cliutil.ShellQuote(filepath.Join(o.data, hubdir.ConfigFile)))
 }
 
 // prepare checks the flags, before anything is made or asked.
@@ -327,9 +328,9 @@ func (j *joining) beginNew(ctx context.Context) error {
 	if err != nil {
 		return fault.New(fault.CodeIO, "read %s: %w", j.dir, err)
 	}
-	if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == configName }) {
+	if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == hubdir.ConfigFile }) {
 		return fault.New(fault.CodeInitNotEmpty, "%s holds a hub that was made or has joined already", j.dir).
-			WithRemedy("Start it: meshhub run --config %s. For another hub give another --data directory.", cliutil.ShellQuote(j.path(configName)))
+			WithRemedy("Start it: meshhub run --config %s. For another hub give another --data directory.", cliutil.ShellQuote(j.path(hubdir.ConfigFile)))
 	}
 	for _, e := range entries {
 		// Keys without joining.json were not sent to anybody.
@@ -457,14 +458,14 @@ func (j *joining) finish(ctx context.Context, got client.Pinned[*identityv1.Join
 	files := []struct {
 		name string
 		data []byte
-	}{{"root.pem", bundle}, {"intermediate.pem", pemOf(chain[0])}, {hubCAName + ".pem", pemOf(chain[1])}}
+	}{{"root.pem", bundle}, {"intermediate.pem", hubdir.CertificatePEM(chain[0])}, {hubdir.HubCA + ".pem", hubdir.CertificatePEM(chain[1])}}
 	// What this hub believes a backup by, see restore.
 	for _, root := range anchors.Metadata(0, 0).GetRoots() {
 		info, err := trust.InspectRoot(root)
 		if err != nil {
 			return err
 		}
-		if err := j.write(root, 0o644, "root", rootFile(info.Version)); err != nil {
+		if err := j.write(root, 0o644, "root", hubdir.RootFile(info.Version)); err != nil {
 			return err
 		}
 	}
@@ -483,7 +484,7 @@ func (j *joining) finish(ctx context.Context, got client.Pinned[*identityv1.Join
 	if err != nil {
 		return err
 	}
-	if err := j.write(text, 0o600, configName); err != nil {
+	if err := j.write(text, 0o600, hubdir.ConfigFile); err != nil {
 		return err
 	}
 	for _, name := range []string{pendingName, pendingKey} {
@@ -522,5 +523,5 @@ func (j *joining) checkIssuer(domain string, chain [][]byte, bundle []byte) erro
 }
 
 func (j *joining) write(data []byte, perm os.FileMode, elem ...string) error {
-	return writeFile(j.path(elem...), data, perm)
+	return hubdir.WriteFile(j.path(elem...), data, perm)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/client"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 )
 
 // running is a hub with an embedded store, and an operator of it.
@@ -98,7 +99,7 @@ func TestAFurtherDomainIsJoinedAsTheHubThatServesIt(t *testing.T) {
 		return o
 	}
 	o := parse("--data", filepath.Join(dir, "domains", "eu-central"))
-	if o.name != "hub4" || o.listen != "0.0.0.0:7000" || o.advertise != "10.0.0.4:7000" || o.metrics != "" || o.own != filepath.Join(dir, configName) {
+	if o.name != "hub4" || o.listen != "0.0.0.0:7000" || o.advertise != "10.0.0.4:7000" || o.metrics != "" || o.own != filepath.Join(dir, hubdir.ConfigFile) {
 		t.Errorf("beside hub4: %+v", o)
 	}
 	if o := parse("--data", filepath.Join(dir, "domains", "eu-central"), "--name", "other"); o.name != "other" || o.listen != "0.0.0.0:7000" {

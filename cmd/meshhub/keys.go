@@ -7,10 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -18,14 +15,12 @@ import (
 
 	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
 	"github.com/meshkit/meshkit/pkg/sign"
 	"github.com/meshkit/meshkit/pkg/trust"
 	"github.com/meshkit/meshkit/plugins/builtin"
 )
-
-// rootFile names the metadata of a root version in DIR/root.
-func rootFile(version uint64) string { return fmt.Sprintf("root-%d.json", version) }
 
 func newKey() *cobra.Command {
 	var data, passphrase string
@@ -55,7 +50,7 @@ func listKeys(ctx context.Context, out io.Writer, data string, passphrase []byte
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "KEY\tALGORITHM\tID")
 	for _, dir := range []string{"root", "keys"} {
-		names, err := keyNames(filepath.Join(data, dir))
+		names, err := hubdir.KeyNames(filepath.Join(data, dir))
 		if err != nil {
 			return err
 		}
@@ -72,21 +67,6 @@ func listKeys(ctx context.Context, out io.Writer, data string, passphrase []byte
 		}
 	}
 	return w.Flush()
-}
-
-// keyNames lists the keys of a directory, which may have been taken offline.
-func keyNames(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil && !os.IsNotExist(err) {
-		return nil, fault.New(fault.CodeIO, "list keys: %w", err)
-	}
-	var names []string
-	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".key"); ok {
-			names = append(names, name)
-		}
-	}
-	return names, nil
 }
 
 func newRootKeys() *cobra.Command {
@@ -201,7 +181,7 @@ func (o *rotateOptions) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	target := filepath.Join(dir, rootFile(info.Version+1))
+	target := filepath.Join(dir, hubdir.RootFile(info.Version+1))
 	if ks != nil {
 		if err := ks.install(prev, next, dir); err != nil {
 			return err
@@ -238,34 +218,28 @@ func afterRotation(out io.Writer, root string, ks *keysetRotation, old, fresh []
 	}
 }
 
-var rootName = regexp.MustCompile(`^root-([0-9]+)\.json$`)
-
 // newest finds the newest root metadata in dir.
 func (o *rotateOptions) newest(dir string) (string, error) {
 	if o.from != "" {
 		return o.from, nil
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil && !os.IsNotExist(err) {
-		return "", fault.New(fault.CodeIO, "list %s: %w", dir, err)
+	versions, err := hubdir.Roots(dir)
+	if err != nil {
+		return "", err
 	}
 	best := uint64(0)
-	for _, e := range entries {
-		if m := rootName.FindStringSubmatch(e.Name()); m != nil {
-			if v, err := strconv.ParseUint(m[1], 10, 64); err == nil {
-				best = max(best, v)
-			}
-		}
+	if len(versions) > 0 {
+		best = versions[len(versions)-1]
 	}
 	if best == 0 {
 		return "", fault.New(fault.CodeConfig, "%s holds no root-N.json", dir).WithRemedy("Save it with `meshctl trust show --save DIR` and name it with --from.")
 	}
-	return filepath.Join(dir, rootFile(best)), nil
+	return filepath.Join(dir, hubdir.RootFile(best)), nil
 }
 
 // present opens the root keys in the directory that the root lists.
 func (o *rotateOptions) present(ctx context.Context, d sign.Driver, dir string, info trust.RootInfo) ([]*sign.Signer, error) {
-	names, err := keyNames(dir)
+	names, err := hubdir.KeyNames(dir)
 	if err != nil {
 		return nil, err
 	}

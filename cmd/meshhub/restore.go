@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/backup"
 	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/identity"
@@ -112,7 +112,7 @@ func (o *restoreOptions) target(c config) (target, error) {
 }
 
 func (o *restoreOptions) run(ctx context.Context, out io.Writer) (err error) {
-	path := filepath.Join(o.data, configName)
+	path := filepath.Join(o.data, hubdir.ConfigFile)
 	c, err := loadConfig(path)
 	if err != nil {
 		return err
@@ -170,21 +170,12 @@ func (o *restoreOptions) run(ctx context.Context, out io.Writer) (err error) {
 func (o *restoreOptions) trusted(dir string) ([][]byte, error) {
 	paths := o.roots
 	if len(paths) == 0 {
-		entries, err := os.ReadDir(dir)
-		if err != nil && !os.IsNotExist(err) {
-			return nil, fault.New(fault.CodeIO, "list %s: %w", dir, err)
+		versions, err := hubdir.Roots(dir)
+		if err != nil {
+			return nil, err
 		}
-		var versions []uint64
-		for _, e := range entries {
-			if m := rootName.FindStringSubmatch(e.Name()); m != nil {
-				if n, err := strconv.ParseUint(m[1], 10, 64); err == nil {
-					versions = append(versions, n)
-				}
-			}
-		}
-		slices.Sort(versions)
 		for _, n := range versions {
-			paths = append(paths, filepath.Join(dir, rootFile(n)))
+			paths = append(paths, filepath.Join(dir, hubdir.RootFile(n)))
 		}
 	}
 	if len(paths) == 0 {
@@ -242,7 +233,7 @@ func (o *restoreOptions) evidence(ctx context.Context, c config, to target, v ba
 			return e, err
 		}
 	}
-	names, err := keyNames(c.Keys.Dir)
+	names, err := hubdir.KeyNames(c.Keys.Dir)
 	if err != nil {
 		return e, err
 	}
@@ -472,9 +463,9 @@ func (o *restoreOptions) tell(out io.Writer, c config, to target, v backup.Verif
 		fmt.Fprintln(out, n)
 	}
 	if to.other {
-		fmt.Fprintf(out, "%s names the new store; the old one is as it was.\n", filepath.Join(o.data, configName))
+		fmt.Fprintf(out, "%s names the new store; the old one is as it was.\n", filepath.Join(o.data, hubdir.ConfigFile))
 	}
-	fmt.Fprintf(out, "\nNext:\n  meshhub run --config %s\n", filepath.Join(o.data, configName))
+	fmt.Fprintf(out, "\nNext:\n  meshhub run --config %s\n", filepath.Join(o.data, hubdir.ConfigFile))
 	switch {
 	case !to.other:
 	case to.url == "" && alone(v.State, c.Name):

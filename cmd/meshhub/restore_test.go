@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/meshkit/meshkit/pkg/backup"
+	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 )
 
 func TestOnlyTheStoreOfAConfigurationIsSwitched(t *testing.T) {
@@ -37,7 +38,7 @@ func TestOnlyTheStoreOfAConfigurationIsSwitched(t *testing.T) {
 			"domain: eu-west\nname: hub1\nstore:\n  driver: consul\n  url: \"" + consulURL + "\"\n",
 		},
 	} {
-		path := filepath.Join(t.TempDir(), configName)
+		path := filepath.Join(t.TempDir(), hubdir.ConfigFile)
 		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +53,7 @@ func TestOnlyTheStoreOfAConfigurationIsSwitched(t *testing.T) {
 
 // What cannot be changed as meant is left as it is, with the text to write by hand.
 func TestAConfigurationThatCannotBeSwitchedIsLeft(t *testing.T) {
-	path := filepath.Join(t.TempDir(), configName)
+	path := filepath.Join(t.TempDir(), hubdir.ConfigFile)
 	const text = "{domain: eu-west, name: hub1, store: {driver: bolt}}\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,86 @@
+package hubdir
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/meshkit/meshkit/pkg/durable"
+	"github.com/meshkit/meshkit/pkg/fault"
+)
+
+// with makes a directory that holds files of these names.
+func with(t *testing.T, names ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range names {
+		if err := WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestADirectoryIsClaimedOnlyWhenNothingIsInIt(t *testing.T) {
+	absent := filepath.Join(t.TempDir(), "a", "b")
+	if made, err := Claim(absent); err != nil || !made {
+		t.Errorf("an absent one: made is %t (%v)", made, err)
+	}
+	if made, err := Claim(absent); err != nil || made {
+		t.Errorf("an empty one: made is %t (%v)", made, err)
+	}
+	for name, c := range map[string]struct {
+		holds []string
+		code  fault.Code
+		says  string // of the remedy
+	}{
+		"keys alone":               {[]string{"keys/config.key"}, fault.CodeInitIncomplete, "move "},
+		"a store":                  {[]string{"keys/config.key", "store.db"}, fault.CodeInitIncomplete, "If one did"},
+		"a store in the making":    {[]string{"store.db.new-17"}, fault.CodeInitIncomplete, "move "},
+		"a configuration half-way": {[]string{"ca/root.pem", ConfigFile + durable.TempSuffix}, fault.CodeInitIncomplete, "move "},
+		"a hub":                    {[]string{"keys/config.key", ConfigFile}, fault.CodeInitNotEmpty, ""},
+		"something else":           {[]string{"keys/config.key", "photos/1.jpg"}, fault.CodeInitNotEmpty, ""},
+	} {
+		dir := with(t, c.holds...)
+		_, err := Claim(dir)
+		if fault.CodeOf(err) != c.code || !strings.Contains(fault.RemedyOf(err), c.says) {
+			t.Errorf("%s: %v, %q", name, err, fault.RemedyOf(err))
+		}
+	}
+}
+
+func TestWhatWasMadeIsTakenBackAndNothingElse(t *testing.T) {
+	dir := with(t, "keys/config.key", "root/root-1.json", MakerFile, ConfigFile)
+	Clear(dir, false)
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("%d entries are left (%v)", len(entries), err)
+	}
+	Clear(dir, true)
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the directory is left (%v)", err)
+	}
+	dir = with(t, "keys/config.key", "notes")
+	Clear(dir, true)
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || entries[0].Name() != "notes" {
+		t.Errorf("left: %v (%v)", entries, err)
+	}
+}
+
+func TestRootsAndKeysAreListedByTheirNames(t *testing.T) {
+	dir := with(t, "root-10.json", "root-2.json", "root-1.json", "root-x.json", "root-99999999999999999999.json", "keyset-root-3.json", "root-1.key", "root-v2-1.key", "key")
+	if got, err := Roots(dir); err != nil || !slices.Equal(got, []uint64{1, 2, 10}) {
+		t.Errorf("roots %v (%v)", got, err)
+	}
+	if got, err := KeyNames(dir); err != nil || !slices.Equal(got, []string{"root-1", "root-v2-1"}) {
+		t.Errorf("keys %v (%v)", got, err)
+	}
+	gone := filepath.Join(dir, "offline")
+	if got, err := Roots(gone); err != nil || got != nil {
+		t.Errorf("roots of no directory: %v (%v)", got, err)
+	}
+	if got, err := KeyNames(gone); err != nil || got != nil {
+		t.Errorf("keys of no directory: %v (%v)", got, err)
+	}
+}
