@@ -12,12 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/meshkit/meshkit/pkg/ca"
-	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
-	"github.com/meshkit/meshkit/pkg/hub/join"
+	"github.com/meshkit/meshkit/pkg/hub/credentials"
 	"github.com/meshkit/meshkit/pkg/identity"
-	"github.com/meshkit/meshkit/pkg/mtls"
 )
 
 func newCredentials() *cobra.Command {
@@ -69,13 +66,13 @@ func (o *issueOptions) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return fault.New(fault.CodeIO, "find %s: %w", o.out, err)
 	}
-	to := mtls.Files{Cert: filepath.Join(dir, o.operator+".pem"), Key: filepath.Join(dir, o.operator+".key"), CA: filepath.Join(dir, "ca.pem")}
+	certificate := credentials.OperatorFiles(dir, o.operator).Cert
 	// Another operator's context.yaml, or a hub's directory, is not to be written over.
 	entries, err := os.ReadDir(dir)
 	if err != nil && !os.IsNotExist(err) {
 		return fault.New(fault.CodeIO, "read %s: %w", dir, err)
 	}
-	if _, err := os.Stat(to.Cert); err != nil && len(entries) > 0 {
+	if _, err := os.Stat(certificate); err != nil && len(entries) > 0 {
 		return usage(fmt.Errorf("--out %s is not empty and holds no certificate of %s; name a new directory", o.out, o.operator))
 	}
 	log := slog.New(slog.DiscardHandler)
@@ -87,15 +84,11 @@ func (o *issueOptions) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	source, err := issue(ctx, authority, c.Domain, identity.Operator, o.operator, ca.Request{TTL: join.OperatorTTL}, to)
+	source, err := credentials.IssueOperator(ctx, authority, c.Domain, o.operator, cmp.Or(c.Advertise, c.Listen), dir)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, "context.yaml")
-	if err := durable.WriteFile(durable.OS, path, []byte(contextFile(c.Domain, cmp.Or(c.Advertise, c.Listen), to)), 0o600); err != nil {
-		return fault.New(fault.CodeIO, "write %s: %w", path, err)
-	}
 	fmt.Fprintf(out, "Certificate of %s is in %s, valid until %s.\n\nNext:\n  meshctl context add --from %s\n",
-		source.ID(), to.Cert, source.NotAfter().UTC().Format(time.RFC3339), path)
+		source.ID(), certificate, source.NotAfter().UTC().Format(time.RFC3339), credentials.ContextFile(dir))
 	return nil
 }

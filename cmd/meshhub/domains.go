@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"maps"
@@ -20,10 +19,10 @@ import (
 	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/ca"
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
-	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub"
 	"github.com/meshkit/meshkit/pkg/hub/admin"
+	"github.com/meshkit/meshkit/pkg/hub/founding"
 	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 	hubjoin "github.com/meshkit/meshkit/pkg/hub/join"
 	"github.com/meshkit/meshkit/pkg/identity"
@@ -47,14 +46,6 @@ const (
 	// tokenLife is how long the other hubs may take to join.
 	tokenLife = time.Minute
 )
-
-// madeBy is made.json. The same request with the same key may be repeated.
-type madeBy struct {
-	RequestID string `json:"requestId"`
-	Author    string `json:"author"`
-	// Key is the hex SHA-256 of the operator's public key.
-	Key string `json:"key"`
-}
 
 // host serves further domains beside a hub's own. It implements admin.DomainHost.
 type host struct {
@@ -278,11 +269,11 @@ func (x *host) Create(ctx context.Context, d admin.NewDomain) (*admin.CreatedDom
 		return nil, fault.New(fault.CodeBadRequest, "csr: %w", err)
 	}
 	sum := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
-	who := madeBy{RequestID: d.RequestID, Author: d.Author, Key: hex.EncodeToString(sum[:])}
+	who := founding.Maker{RequestID: d.RequestID, Author: d.Author, Key: hex.EncodeToString(sum[:])}
 	x.making.Lock()
 	defer x.making.Unlock()
 	dir := filepath.Join(x.dir, d.Domain)
-	switch before, err := readMadeBy(dir); {
+	switch before, err := founding.ReadMaker(dir); {
 	case err == nil && *before != who:
 		return nil, fault.New(fault.CodeDomainExists, "domain %q exists", d.Domain)
 	case err != nil:
@@ -304,41 +295,22 @@ func (x *host) Create(ctx context.Context, d admin.NewDomain) (*admin.CreatedDom
 	return x.created(ctx, g, h, d)
 }
 
-func readMadeBy(dir string) (*madeBy, error) {
-	if _, err := os.Stat(filepath.Join(dir, hubdir.ConfigFile)); err != nil {
-		return nil, err // cut short
-	}
-	data, err := durable.ReadFile(durable.OS, filepath.Join(dir, hubdir.MakerFile), 4<<10)
-	if err != nil {
-		return nil, err
-	}
-	var m madeBy
-	return &m, json.Unmarshal(data, &m)
-}
-
 // make makes the domain's directory and log, as init does, beside what the hub has.
-func (x *host) make(ctx context.Context, domain, dir string, who *madeBy) (err error) {
+func (x *host) make(ctx context.Context, domain, dir string, who *founding.Maker) error {
 	passphrase, err := readPassphrase(x.own.Keys.PassphraseFile)
 	if err != nil {
 		return err
 	}
-	hubdir.Clear(dir, false) // what was cut short; without a configuration nothing has used it
-	if _, err := hubdir.Claim(dir); err != nil {
+	address := cmp.Or(x.own.Advertise, x.port.Addr().String())
+	config, err := configText(domain, x.own.Name, x.own.Listen, address, "", x.own.Store.Driver, x.own.Store.URL, x.own.Keys.PassphraseFile)
+	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			hubdir.Clear(dir, true)
-		}
-	}()
-	g := &genesis{
-		initOptions: &initOptions{
-			domain: domain, data: dir, name: x.own.Name, listen: x.own.Listen, advertise: cmp.Or(x.own.Advertise, x.port.Addr().String()),
-			passphrase: x.own.Keys.PassphraseFile, rootKeys: 1, rootThreshold: 1,
-		},
-		dir: dir, passphrase: passphrase, now: time.Now(), driver: x.own.Store.Driver, url: x.own.Store.URL, made: who,
-	}
-	if err := g.make(ctx); err != nil {
+	hubdir.Clear(dir, true) // what was cut short; without a configuration nothing has used it
+	if _, err := founding.Found(ctx, founding.Options{
+		Domain: domain, Hub: x.own.Name, Dir: dir, Listen: x.own.Listen, Address: address, RootKeys: 1, RootThreshold: 1, Config: config, Maker: who,
+		Drivers: foundingDrivers(domain, dir, x.own.Store.Driver, x.own.Store.URL, passphrase),
+	}); err != nil {
 		return err
 	}
 	x.log.Info("domain made", "guest", domain, "author", who.Author)

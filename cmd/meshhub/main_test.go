@@ -13,6 +13,7 @@ import (
 
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/founding"
 	"github.com/meshkit/meshkit/pkg/mtls"
 )
 
@@ -291,7 +292,7 @@ func TestEachLineIsOfOneDomain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.host.make(t.Context(), "guest", filepath.Join(dir, "domains", "guest"), &madeBy{}); err != nil {
+	if err := p.host.make(t.Context(), "guest", filepath.Join(dir, "domains", "guest"), &founding.Maker{}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

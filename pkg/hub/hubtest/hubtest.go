@@ -284,6 +284,9 @@ type issuer struct {
 	key  crypto.Signer
 }
 
+// CA makes a ca.Driver of crypto/x509.
+func CA(cert *x509.Certificate, key crypto.Signer) ca.Driver { return issuer{cert, key} }
+
 func (i issuer) Issuer() *x509.Certificate { return i.cert }
 
 func (i issuer) Sign(_ context.Context, t ca.Template) ([]byte, error) {

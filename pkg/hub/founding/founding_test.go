@@ -1,0 +1,216 @@
+package founding_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/meshkit/meshkit/pkg/ca"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/credentials"
+	"github.com/meshkit/meshkit/pkg/hub/founding"
+	"github.com/meshkit/meshkit/pkg/hub/hubdir"
+	"github.com/meshkit/meshkit/pkg/hub/hubtest"
+	"github.com/meshkit/meshkit/pkg/mtls"
+	"github.com/meshkit/meshkit/pkg/sign"
+	"github.com/meshkit/meshkit/pkg/state"
+	"github.com/meshkit/meshkit/pkg/store"
+	"github.com/meshkit/meshkit/pkg/store/memstore"
+	"github.com/meshkit/meshkit/pkg/trust"
+)
+
+// drivers are in memory; before is called before each of their calls, if set.
+type drivers struct {
+	log    *memstore.Server
+	keys   map[string]*hubtest.Keys // by directory
+	before func() error
+}
+
+func newDrivers() *drivers {
+	return &drivers{log: memstore.New(memstore.Options{}), keys: make(map[string]*hubtest.Keys), before: func() error { return nil }}
+}
+
+func (d *drivers) options(dir string) founding.Options {
+	return founding.Options{
+		Domain: "eu-west", Hub: "hub1", Dir: dir, Listen: "0.0.0.0:8443", Address: "Hub1.example:8443", RootKeys: 3, RootThreshold: 2, Config: []byte("domain: eu-west\n"),
+		Drivers: founding.Drivers{
+			Keys: func(dir string) (sign.Driver, error) {
+				if d.keys[dir] == nil {
+					d.keys[dir] = hubtest.NewKeys()
+				}
+				return d.keys[dir], d.before()
+			},
+			CA: func(issuer *x509.Certificate, key crypto.Signer) (ca.Driver, error) {
+				return hubtest.CA(issuer, key), d.before()
+			},
+			OpenLog: func(ctx context.Context) (*store.Log, error) {
+				if err := d.before(); err != nil {
+					return nil, err
+				}
+				return store.Open(ctx, d.log.Driver(), store.Options{})
+			},
+			Store: "memory",
+		},
+	}
+}
+
+// entries are what the log has.
+func (d *drivers) entries(t *testing.T) []store.Entry {
+	t.Helper()
+	l, err := store.Open(t.Context(), d.log.Driver(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	entries, err := l.Read(t.Context(), 0, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entries
+}
+
+func TestADomainIsMadeWithAllThatItsFirstHubNeeds(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	d := newDrivers()
+	pin, err := founding.Found(t.Context(), d.options(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub, err := mtls.LoadFiles(mtls.Files{Cert: filepath.Join(dir, "tls", "hub.pem"), Key: filepath.Join(dir, "tls", "hub.key"), CA: filepath.Join(dir, "ca", "root.pem")})
+	if err != nil || hub.ID().String() != "spiffe://eu-west/hub/hub1" {
+		t.Fatalf("the hub's certificate is %v (%v)", hub, err)
+	}
+	leaf, err := x509.ParseCertificate(hub.Certificate().Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ips []string
+	for _, ip := range leaf.IPAddresses {
+		a, _ := netip.AddrFromSlice(ip)
+		ips = append(ips, a.Unmap().String())
+	}
+	if !slices.Equal(leaf.DNSNames, []string{"hub1.example", "localhost"}) || !slices.Equal(ips, []string{"127.0.0.1"}) {
+		t.Errorf("it names %v and %v", leaf.DNSNames, ips)
+	}
+	operator, err := mtls.LoadFiles(credentials.OperatorFiles(filepath.Join(dir, "admin"), "admin"))
+	if err != nil || operator.ID().String() != "spiffe://eu-west/operator/admin" {
+		t.Errorf("the operator's certificate is %v (%v)", operator, err)
+	}
+	context, err := os.ReadFile(credentials.ContextFile(filepath.Join(dir, "admin")))
+	if err != nil || !strings.Contains(string(context), `hub: "Hub1.example:8443"`) {
+		t.Errorf("the context is %s (%v)", context, err)
+	}
+	root, err := os.ReadFile(filepath.Join(dir, "root", hubdir.RootFile(1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := trust.InspectRoot(root); err != nil || len(info.KeyIDs) != 3 || info.Threshold != 2 {
+		t.Errorf("the root is %+v (%v)", info, err)
+	}
+	if entries := d.entries(t); len(entries) != 1 || entries[0].Kind != state.KindDomainCreated {
+		t.Errorf("the log has %v", entries)
+	}
+	bundle, err := os.ReadFile(filepath.Join(dir, "ca", "root.pem"))
+	if err != nil || !strings.HasPrefix(pin, "sha256:") || len(bundle) == 0 {
+		t.Errorf("pin %s of %d bytes (%v)", pin, len(bundle), err)
+	}
+	if _, err := founding.ReadMaker(dir); err == nil {
+		t.Error("a domain that init made has a maker")
+	}
+}
+
+// A domain that an operator of another one has made gives no key away.
+func TestADomainThatWasAskedForKeepsItsMakerAndNoOperator(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	who := founding.Maker{RequestID: "r1", Author: "spiffe://eu-west/operator/ann", Key: "00ff"}
+	o := newDrivers().options(dir)
+	o.Maker = &who
+	if _, err := founding.Found(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := founding.ReadMaker(dir); err != nil || *got != who {
+		t.Errorf("made by %+v (%v)", got, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "admin")); !os.IsNotExist(err) {
+		t.Errorf("an operator's credentials are there (%v)", err)
+	}
+	if err := os.Remove(filepath.Join(dir, hubdir.ConfigFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := founding.ReadMaker(dir); err == nil {
+		t.Error("a domain whose making was cut short has a maker")
+	}
+}
+
+// Whichever call of a driver fails, or is the last before an interruption: the
+// directory is as it was.
+func TestWhatFailsIsTakenBack(t *testing.T) {
+	var calls int
+	count := newDrivers()
+	count.before = func() error { calls++; return nil }
+	if _, err := founding.Found(t.Context(), count.options(filepath.Join(t.TempDir(), "hub"))); err != nil {
+		t.Fatal(err)
+	}
+	if calls < 10 {
+		t.Fatalf("%d calls of drivers", calls)
+	}
+	broken := errors.New("broken")
+	for fails := range calls {
+		for _, interrupted := range []bool{false, true} {
+			ctx, cancel := context.WithCancel(t.Context())
+			there, absent := t.TempDir(), filepath.Join(t.TempDir(), "hub")
+			for _, dir := range []string{there, absent} {
+				d, n := newDrivers(), 0
+				d.before = func() error {
+					if n++; n <= fails {
+						return nil
+					}
+					if interrupted {
+						cancel()
+						return nil
+					}
+					return broken
+				}
+				_, err := founding.Found(ctx, d.options(dir))
+				switch {
+				case interrupted && err == nil, !interrupted && !errors.Is(err, broken):
+					t.Errorf("call %d, interrupted %t: %v", fails, interrupted, err)
+				case interrupted && dir == absent && fault.CodeOf(err) != fault.CodeCanceled:
+					t.Errorf("interrupted before it began: %v", err)
+				}
+			}
+			cancel()
+			if entries, err := os.ReadDir(there); err != nil || len(entries) > 0 {
+				t.Errorf("call %d, interrupted %t: %v is left (%v)", fails, interrupted, entries, err)
+			}
+			if _, err := os.Stat(absent); !os.IsNotExist(err) {
+				t.Errorf("call %d, interrupted %t: the directory is left (%v)", fails, interrupted, err)
+			}
+		}
+	}
+}
+
+func TestALogThatIsInUseIsNoNewDomain(t *testing.T) {
+	d := newDrivers()
+	if _, err := founding.Found(t.Context(), d.options(filepath.Join(t.TempDir(), "hub"))); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "hub2")
+	_, err := founding.Found(t.Context(), d.options(dir))
+	if fault.CodeOf(err) != fault.CodeInitNotEmpty || !strings.Contains(err.Error(), "store memory") {
+		t.Errorf("made again: %v", err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the directory is left (%v)", err)
+	}
+	if n := len(d.entries(t)); n != 1 {
+		t.Errorf("the log has %d entries", n)
+	}
+}
