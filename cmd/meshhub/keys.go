@@ -1,24 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
-	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/meshkit/meshkit/pkg/durable"
-	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/hubdir"
-	"github.com/meshkit/meshkit/pkg/hub/keyring"
+	"github.com/meshkit/meshkit/pkg/hub/rotation"
 	"github.com/meshkit/meshkit/pkg/sign"
-	"github.com/meshkit/meshkit/pkg/trust"
 	"github.com/meshkit/meshkit/plugins/builtin"
 )
 
@@ -132,150 +128,40 @@ func (o *rotateOptions) run(ctx context.Context, out io.Writer) error {
 	if o.newKeyset != (o.metadata != "") {
 		return usage(errors.New("--new-keyset-key and --metadata go together; `meshctl trust show --save DIR` writes the metadata"))
 	}
-	dir := filepath.Join(o.data, "root")
-	path, err := o.newest(dir)
-	if err != nil {
-		return err
+	opt := rotation.Options{
+		Dir: filepath.Join(o.data, "root"), From: o.from, Keys: sealedKeys(o.passphrase),
+		KeepKeys: o.keep, RootKeys: o.keys, RootThreshold: o.threshold, Expires: time.Now().AddDate(o.years, 0, 0),
 	}
-	prev, err := os.ReadFile(path)
-	if err != nil {
-		return fault.New(fault.CodeIO, "read the root metadata: %w", err)
-	}
-	info, err := trust.InspectRoot(prev)
-	if err != nil {
-		return err
-	}
-	passphrase, err := readPassphrase(o.passphrase)
-	if err != nil {
-		return err
-	}
-	d, err := builtin.Signer("file", dir, passphrase)
-	if err != nil {
-		return err
-	}
-	old, err := o.present(ctx, d, dir, info)
-	if err != nil {
-		return err
-	}
-	change := trust.RootChange{RootThreshold: o.threshold, Expires: time.Now().AddDate(o.years, 0, 0)}
-	signers, fresh := old, []*sign.Signer(nil)
-	if !o.keep {
-		if fresh, err = o.create(ctx, d, info); err != nil {
-			return err
-		}
-		change.RemoveRootKeys = info.KeyIDs
-		for _, k := range fresh {
-			change.AddRootKeys = append(change.AddRootKeys, k.Public())
-		}
-		signers = append(signers, fresh...)
-	}
-	var ks *keysetRotation
 	if o.newKeyset {
-		if ks, err = o.newKeysetRotation(ctx, passphrase, info.Version+1); err != nil {
-			return err
-		}
-		change.AddKeysetKeys, change.RemoveKeysetKeys = []sign.PublicKey{ks.key.Public()}, info.KeysetKeyIDs
-		change.KeysetThreshold = 1
+		opt.Keyset = &rotation.KeysetOptions{HubKeys: cmp.Or(o.hubKeys, filepath.Join(o.data, "keys")), Metadata: o.metadata}
 	}
-	next, err := trust.RotateRoot(prev, change, signers...)
+	made, err := rotation.Rotate(ctx, opt)
 	if err != nil {
 		return err
 	}
-	target := filepath.Join(dir, hubdir.RootFile(info.Version+1))
-	if ks != nil {
-		if err := ks.install(prev, next, dir); err != nil {
-			return err
-		}
-	}
-	// The root comes last: a crash before it leaves a rotation that can be run again.
-	if err := durable.WriteFile(durable.OS, target, next, 0o644); err != nil {
-		return fault.New(fault.CodeIO, "write the root metadata: %w", err)
-	}
-	fmt.Fprintf(out, "Root version %d is in %s, good for %d years.\n", info.Version+1, target, o.years)
-	afterRotation(out, target, ks, old, fresh)
+	fmt.Fprintf(out, "Root version %d is in %s, good for %d years.\n", made.Version, made.File, o.years)
+	afterRotation(out, made)
 	return nil
 }
 
 // afterRotation says what to do with the new files.
-func afterRotation(out io.Writer, root string, ks *keysetRotation, old, fresh []*sign.Signer) {
-	publish := "meshctl trust publish --root " + root
-	if ks != nil {
-		publish += " --keyset " + ks.target
+func afterRotation(out io.Writer, made rotation.Result) {
+	publish := "meshctl trust publish --root " + made.File
+	if made.Keyset != nil {
+		publish += " --keyset " + made.Keyset.File
 	}
 	fmt.Fprintf(out, "\nNext:\n  %s\n", publish)
-	if ks != nil {
+	if ks := made.Keyset; ks != nil {
 		fmt.Fprintf(out, "The new keyset key %s is in %s; the hub cannot change the keyset until that is published. The old key, if there was one: %s\n",
-			ks.key.KeyID(), ks.path(keyring.KeysetKey), ks.path(ks.aside()))
+			ks.KeyID(), ks.KeyFile(), ks.OldKeyFile())
 	}
-	if len(fresh) > 0 {
+	if len(made.Fresh) > 0 {
 		fmt.Fprintln(out, "Then keep the new keys offline; once every agent has followed, the old ones can be destroyed:")
-		for _, k := range old {
+		for _, k := range made.Old {
 			fmt.Fprintf(out, "  old  %s\n", k.KeyID())
 		}
-		for _, k := range fresh {
+		for _, k := range made.Fresh {
 			fmt.Fprintf(out, "  new  %s\n", k.KeyID())
 		}
 	}
-}
-
-// newest finds the newest root metadata in dir.
-func (o *rotateOptions) newest(dir string) (string, error) {
-	if o.from != "" {
-		return o.from, nil
-	}
-	versions, err := hubdir.Roots(dir)
-	if err != nil {
-		return "", err
-	}
-	best := uint64(0)
-	if len(versions) > 0 {
-		best = versions[len(versions)-1]
-	}
-	if best == 0 {
-		return "", fault.New(fault.CodeConfig, "%s holds no root-N.json", dir).WithRemedy("Save it with `meshctl trust show --save DIR` and name it with --from.")
-	}
-	return filepath.Join(dir, hubdir.RootFile(best)), nil
-}
-
-// present opens the root keys in the directory that the root lists.
-func (o *rotateOptions) present(ctx context.Context, d sign.Driver, dir string, info trust.RootInfo) ([]*sign.Signer, error) {
-	names, err := hubdir.KeyNames(dir)
-	if err != nil {
-		return nil, err
-	}
-	var out []*sign.Signer
-	for _, name := range names {
-		k, err := sign.Open(ctx, d, name)
-		if err != nil {
-			return nil, err
-		}
-		if slices.Contains(info.KeyIDs, k.KeyID()) {
-			out = append(out, k)
-		}
-	}
-	if len(out) < info.Threshold {
-		return nil, fault.New(fault.CodeRootUnsigned, "%s holds %d of the root keys, and %d are needed", dir, len(out), info.Threshold).
-			WithRemedy("Bring the missing root-*.key files together in %s.", dir)
-	}
-	return out, nil
-}
-
-func (o *rotateOptions) create(ctx context.Context, d sign.Driver, info trust.RootInfo) ([]*sign.Signer, error) {
-	n := o.keys
-	if n == 0 {
-		n = len(info.KeyIDs)
-	}
-	var out []*sign.Signer
-	for i := range n {
-		name := fmt.Sprintf("root-v%d-%d", info.Version+1, i+1)
-		k, err := sign.Create(ctx, d, name, sign.Ed25519)
-		if fault.CodeOf(err) == fault.CodeKeyExists { // from a try that did not get further
-			k, err = sign.Open(ctx, d, name)
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, k)
-	}
-	return out, nil
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"path/filepath"
+	"sync"
 
 	"github.com/meshkit/meshkit/pkg/ca"
 	"github.com/meshkit/meshkit/pkg/hub/founding"
@@ -27,5 +28,18 @@ func foundingDrivers(domain, dir, driver, url string, passphrase []byte) foundin
 			return builtin.OpenLog(ctx, driver, domain, builtin.StoreOptions{Path: path, URL: url, Create: true})
 		},
 		Store: cmp.Or(url, path),
+	}
+}
+
+// sealedKeys opens directories of keys with the passphrase in a file. That is read with
+// the first of them and not again: it may be a pipe.
+func sealedKeys(passphraseFile string) func(dir string) (sign.Driver, error) {
+	read := sync.OnceValues(func() ([]byte, error) { return readPassphrase(passphraseFile) })
+	return func(dir string) (sign.Driver, error) {
+		passphrase, err := read()
+		if err != nil {
+			return nil, err
+		}
+		return builtin.Signer("file", dir, passphrase)
 	}
 }
