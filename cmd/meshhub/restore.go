@@ -8,22 +8,18 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/meshkit/meshkit/pkg/backup"
-	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/hubdir"
-	"github.com/meshkit/meshkit/pkg/hub/keyring"
-	"github.com/meshkit/meshkit/pkg/hub/replica"
+	"github.com/meshkit/meshkit/pkg/hub/restore"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/state"
 	"github.com/meshkit/meshkit/pkg/store"
-	"github.com/meshkit/meshkit/pkg/trust"
 	"github.com/meshkit/meshkit/plugins/builtin"
 )
 
@@ -125,7 +121,7 @@ func (o *restoreOptions) run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	roots, err := o.trusted(filepath.Join(o.data, "root"))
+	roots, err := restore.Roots(filepath.Join(o.data, "root"), o.roots)
 	if err != nil {
 		return err
 	}
@@ -142,11 +138,11 @@ func (o *restoreOptions) run(ctx context.Context, out io.Writer) (err error) {
 	if o.check {
 		return nil
 	}
-	later, err := o.evidence(ctx, c, to, v)
+	later, err := restore.Look(ctx, v, places(c, to))
 	if err != nil {
 		return err
 	}
-	plan, err := o.plan(later, v)
+	plan, err := later.Plan(v, o.termFloor, o.acceptLoss)
 	if err != nil {
 		return err
 	}
@@ -166,161 +162,21 @@ func (o *restoreOptions) run(ctx context.Context, out io.Writer) (err error) {
 	return nil
 }
 
-// trusted gives the root metadata that the backup is held against, oldest first.
-func (o *restoreOptions) trusted(dir string) ([][]byte, error) {
-	paths := o.roots
-	if len(paths) == 0 {
-		versions, err := hubdir.Roots(dir)
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range versions {
-			paths = append(paths, filepath.Join(dir, hubdir.RootFile(n)))
-		}
-	}
-	if len(paths) == 0 {
-		return nil, fault.New(fault.CodeNoRootPin, "%s holds no root-N.json, and --root names none", dir)
-	}
-	var roots [][]byte
-	for _, p := range paths {
-		data, err := os.ReadFile(p)
-		if err != nil {
-			return nil, fault.New(fault.CodeIO, "read root metadata: %w", err)
-		}
-		if _, err := trust.InspectRoot(data); err != nil {
-			return nil, fmt.Errorf("%s: %w", p, err)
-		}
-		roots = append(roots, data)
-	}
-	return roots, nil
-}
-
-// evidence is what tells of changes after a backup.
-type evidence struct {
-	seq, term uint64
-	// says names each piece, for people.
-	says []string
-	// notes are what could not be looked at.
-	notes []string
-}
-
-func (e *evidence) add(v backup.Verified, who string, seq, term uint64) {
-	if seq <= v.Head.Seq && term <= v.Head.Term {
-		return
-	}
-	e.seq, e.term = max(e.seq, seq), max(e.term, term)
-	e.says = append(e.says, fmt.Sprintf("%s: entry %d of term %d", who, seq, term))
-}
-
-// evidence looks for changes after the backup: in the position file, in the store that
-// the hub used so far, in alarms of other hubs, and in the names of key files.
-func (o *restoreOptions) evidence(ctx context.Context, c config, to target, v backup.Verified) (evidence, error) {
-	var e evidence
-	m, found, err := replica.ReadPosition(c.Store.Position)
-	if err != nil {
-		return e, err
-	}
-	if found {
-		e.add(v, "this hub has seen, by "+c.Store.Position, m.Seq, m.Term)
-	}
+// places are where this hub may learn of changes after a backup.
+func places(c config, to target) restore.Places {
+	p := restore.Places{Position: c.Store.Position, Keys: c.Keys.Dir}
 	if to.other {
-		if err := e.oldStore(ctx, c, v); err != nil {
-			return e, err
+		old := target{driver: c.Store.Driver, path: c.Store.Path, url: c.Store.URL}
+		p.LeftName = old.String()
+		p.Left = func(ctx context.Context) (*store.Log, error) {
+			return builtin.OpenLog(ctx, old.driver, c.Domain, old.options(false))
 		}
 	}
 	if to.url != "" {
-		if err := e.newStore(ctx, c.Domain, to, v); err != nil {
-			return e, err
-		}
+		p.FilledName = to.String()
+		p.Filled = func() (*store.Restoration, error) { return builtin.RestoreLog(to.driver, c.Domain, to.options(false)) }
 	}
-	names, err := hubdir.KeyNames(c.Keys.Dir)
-	if err != nil {
-		return e, err
-	}
-	for _, name := range names {
-		number, ok := strings.CutPrefix(name, keyring.ConfigKey+"-")
-		if n, err := strconv.ParseUint(number, 10, 64); ok && err == nil && n > v.Anchors.KeysetVersion() {
-			e.says = append(e.says, fmt.Sprintf("key %s is of keyset version %d, and the backup has version %d", filepath.Join(c.Keys.Dir, name+".key"), n, v.Anchors.KeysetVersion()))
-		}
-	}
-	return e, nil
-}
-
-// oldStore looks at the store that is given up for another. One that is in use stops
-// the restore: two stores must not be written for one domain.
-func (e *evidence) oldStore(ctx context.Context, c config, v backup.Verified) (err error) {
-	old := target{driver: c.Store.Driver, path: c.Store.Path, url: c.Store.URL}
-	l, err := builtin.OpenLog(ctx, old.driver, c.Domain, old.options(false))
-	switch {
-	case errors.Is(err, fault.CodeStoreLocked):
-		return fault.New(fault.CodeStoreLocked, "a hub uses the store %s, which is to be left: %w", old, err).
-			WithRemedy("Stop all hubs of the domain, then run it again.")
-	case err != nil:
-		e.notes = append(e.notes, fmt.Sprintf("The store used so far, %s, could not be looked at for later changes: %v", old, err))
-		return nil
-	}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	if err := unused(ctx, l, old, "left"); err != nil {
-		return err
-	}
-	head, err := l.Head(ctx)
-	if err != nil {
-		return err
-	}
-	e.add(v, "the store used so far, "+old.String()+", ends with", head.Seq, head.Term)
-	return nil
-}
-
-// unused refuses a store on which a hub leads; done is what is to be done with it.
-func unused(ctx context.Context, in interface {
-	Leader(context.Context) (store.Holder, uint64, error)
-}, t target, done string) error {
-	holder, term, err := in.Leader(ctx)
-	switch {
-	case err == nil:
-		return fault.New(fault.CodeStoreLocked, "hub %s leads on the store %s in term %d, which is to be %s", holder.Name, t, term, done).
-			WithRemedy("Stop all hubs of the domain, then run it again; a hub that was killed counts for some seconds more.")
-	case errors.Is(err, fault.CodeNoLeader), errors.Is(err, fault.CodeRestoreUnfinished):
-		return nil
-	}
-	return err
-}
-
-// newStore looks at the store that is to be filled: no hub may lead on it, and in one
-// that lost its log, hubs may have told of more.
-func (e *evidence) newStore(ctx context.Context, domain string, to target, v backup.Verified) (err error) {
-	r, err := builtin.RestoreLog(to.driver, domain, to.options(false))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	if err := unused(ctx, r, to, "filled"); err != nil {
-		return err
-	}
-	marks, err := r.Alarms(ctx)
-	for _, m := range marks {
-		e.add(v, "hub "+m.Hub+" has seen", m.Seq, m.Term)
-	}
-	return err
-}
-
-// plan decides on the term, and refuses a loss that nobody accepted.
-func (o *restoreOptions) plan(e evidence, v backup.Verified) (backup.Plan, error) {
-	if len(e.says) > 0 && !o.acceptLoss {
-		return backup.Plan{}, fault.New(fault.CodeRestoreLoss, "the backup ends at entry %d of term %d, and there were changes after it: %s", v.Head.Seq, v.Head.Term, strings.Join(e.says, "; "))
-	}
-	p := backup.Plan{Term: o.termFloor, LostSeq: e.seq, LostTerm: e.term, Now: time.Now()}
-	seen := max(v.Head.Term, e.term)
-	if p.LostTerm == 0 && p.LostSeq > 0 {
-		p.LostTerm = v.Head.Term
-	}
-	if p.Term == 0 {
-		p.Term = backup.TermFloor(seen, v.Backup.GetCreatedAt().AsTime(), p.Now)
-	}
-	if p.Term <= seen {
-		return p, fault.New(fault.CodeTermFloor, "--term-floor %d is not above term %d, which is known", p.Term, seen)
-	}
-	return p, nil
+	return p
 }
 
 // whoRestores names the user and machine, as the system has them.
@@ -356,87 +212,6 @@ func fill(ctx context.Context, domain string, to target, in io.Reader, v backup.
 	return err
 }
 
-// switchStore writes the store into meshhub.yaml, and leaves all else as it is.
-func switchStore(path string, to target) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return fault.New(fault.CodeIO, "read configuration: %w", err)
-	}
-	before, err := loadConfig(path)
-	if err != nil {
-		return err
-	}
-	dir, err := filepath.Abs(filepath.Dir(path))
-	if err != nil {
-		return fault.New(fault.CodeIO, "find the configuration's directory: %w", err)
-	}
-	section := storeSection(to, before, dir)
-	text := withStore(string(data), section)
-	// What was written must be read as it is meant, and nothing else may differ.
-	probe := path + ".probe"
-	if err := durable.WriteFile(durable.OS, probe, []byte(text), 0o600); err != nil {
-		return fault.New(fault.CodeIO, "write %s: %w", probe, err)
-	}
-	defer os.Remove(probe)
-	after, err := loadConfig(probe)
-	if err != nil {
-		return err
-	}
-	want := before
-	want.Store.Driver, want.Store.URL = to.driver, to.url
-	if after != want {
-		return fault.New(fault.CodeConfig, "%s is written in a way that cannot be changed safely", path).
-			WithRemedy("Write this into it by hand:\n%s", section)
-	}
-	if err := durable.WriteFile(durable.OS, path, []byte(text), 0o600); err != nil {
-		return fault.New(fault.CodeIO, "write %s: %w", path, err)
-	}
-	return nil
-}
-
-// storeSection is the store section of a configuration in dir.
-func storeSection(to target, c config, dir string) string {
-	short := func(p string) string {
-		if rel, err := filepath.Rel(dir, p); err == nil && filepath.IsLocal(rel) {
-			return rel
-		}
-		return p
-	}
-	usual := defaultConfig().Store
-	section := "store:\n  driver: " + to.driver + "\n"
-	if to.url != "" {
-		section += fmt.Sprintf("  url: %q\n", to.url)
-	}
-	if p := short(c.Store.Path); to.url == "" || p != usual.Path {
-		section += fmt.Sprintf("  path: %q\n", p)
-	}
-	if p := short(c.Store.Position); p != usual.Position {
-		section += fmt.Sprintf("  position: %q\n", p)
-	}
-	return section
-}
-
-// withStore replaces the store section of a configuration, or adds one.
-func withStore(text, section string) string {
-	var out strings.Builder
-	inside, done := false, false
-	for line := range strings.Lines(text) {
-		if inside = inside && (strings.TrimSpace(line) == "" || strings.HasPrefix(line, " ") || strings.HasPrefix(line, "\t")); inside {
-			continue
-		}
-		if strings.HasPrefix(line, "store:") {
-			out.WriteString(section)
-			inside, done = true, true
-			continue
-		}
-		out.WriteString(line)
-	}
-	if !done {
-		out.WriteString("\n" + section)
-	}
-	return out.String()
-}
-
 // alone tells whether a domain has no other hub.
 func alone(s *state.State, hub string) bool {
 	for h := range s.Hubs() {
@@ -448,18 +223,18 @@ func alone(s *state.State, hub string) bool {
 }
 
 // tell says what was done and what comes next.
-func (o *restoreOptions) tell(out io.Writer, c config, to target, v backup.Verified, p backup.Plan, e evidence) {
+func (o *restoreOptions) tell(out io.Writer, c config, to target, v backup.Verified, p backup.Plan, e restore.Evidence) {
 	made := v.Backup.GetCreatedAt().AsTime().UTC().Format(time.RFC3339)
 	fmt.Fprintf(out, "Restored into %s: entries %d to %d. The domain goes on in term %d.\n", to, v.Trimmed+1, v.Head.Seq, p.Term)
-	if len(e.says) > 0 {
+	if len(e.Says) > 0 {
 		fmt.Fprintf(out, "Lost: what was changed after %s.\n", made)
-		for _, s := range e.says {
+		for _, s := range e.Says {
 			fmt.Fprintf(out, "  %s\n", s)
 		}
 	} else {
 		fmt.Fprintf(out, "Nothing here tells of changes after %s; if there were any, they are lost.\n", made)
 	}
-	for _, n := range e.notes {
+	for _, n := range e.Notes {
 		fmt.Fprintln(out, n)
 	}
 	if to.other {

@@ -3,10 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
-	"github.com/meshkit/meshkit/pkg/backup"
 	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 )
 
@@ -63,25 +61,5 @@ func TestAConfigurationThatCannotBeSwitchedIsLeft(t *testing.T) {
 	}
 	if got, err := os.ReadFile(path); err != nil || string(got) != text {
 		t.Errorf("it is now %q (%v)", got, err)
-	}
-}
-
-func TestLaterChangesAreFound(t *testing.T) {
-	var e evidence
-	var v backup.Verified
-	v.Head.Seq, v.Head.Term = 100, 7
-	e.add(v, "same", 100, 7)
-	e.add(v, "older", 40, 3)
-	if len(e.says) > 0 {
-		t.Errorf("found %q", e.says)
-	}
-	e.add(v, "longer", 101, 7)
-	e.add(v, "of a later term", 90, 9)
-	if e.seq != 101 || e.term != 9 || !strings.Contains(strings.Join(e.says, "; "), "longer: entry 101 of term 7") {
-		t.Errorf("found %d, %d, %q", e.seq, e.term, e.says)
-	}
-	o := &restoreOptions{termFloor: 9, acceptLoss: true}
-	if _, err := o.plan(e, v); err == nil {
-		t.Error("a term floor that was seen is taken")
 	}
 }
