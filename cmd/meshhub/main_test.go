@@ -292,7 +292,12 @@ func TestEachLineIsOfOneDomain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.host.make(t.Context(), "guest", filepath.Join(dir, "domains", "guest"), &founding.Maker{}); err != nil {
+	guest, err := beside{own: c, address: p.port.Addr().String()}.Founding("guest", filepath.Join(dir, "domains", "guest"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest.Maker = &founding.Maker{}
+	if _, err := founding.Found(t.Context(), guest); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

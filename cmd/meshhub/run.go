@@ -18,6 +18,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub"
+	"github.com/meshkit/meshkit/pkg/hub/hosting"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/mtls"
 	"github.com/meshkit/meshkit/pkg/observe"
@@ -113,7 +114,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 type process struct {
 	port *hub.Port
 	hub  *hub.Hub
-	host *host
+	host *hosting.Host
 	// unlock gives the hub's directory free.
 	unlock func()
 }
@@ -165,8 +166,8 @@ func (o *runOptions) assemble(ctx context.Context, c config, all *slog.Logger) (
 	p = &process{port: hub.NewPort(listener, all), unlock: unlock}
 	registry := observe.NewRegistry("meshhub")
 	p.host = newHost(c, o.config, p.port, registry, all)
-	opt := made.options(c, p.port, registry, log)
-	opt.Metrics, opt.Host = metrics, p.host
+	opt := made.options(c, log)
+	opt.Port, opt.Registry, opt.Metrics, opt.Host = p.port, registry, metrics, p.host
 	p.hub, err = hub.New(opt)
 	return p, err
 }
@@ -177,7 +178,7 @@ func (o *runOptions) serve(ctx context.Context, p *process, log *slog.Logger) er
 	go func() { accepting <- p.port.Run() }()
 	parts := group.New(ctx)
 	parts.Go("hub", p.hub.Run)
-	parts.Go("domains", func(ctx context.Context) error { return p.host.run(ctx, p.hub) })
+	parts.Go("domains", func(ctx context.Context) error { return p.host.Run(ctx, p.hub) })
 	parts.Go("ready", func(ctx context.Context) error { return o.announce(ctx, p.hub, log) })
 	err := parts.Wait()
 	p.port.Close()
@@ -227,7 +228,7 @@ func openParts(ctx context.Context, c config, log *slog.Logger) (p parts, err er
 	return p, err
 }
 
-func (p parts) options(c config, port *hub.Port, registry *observe.Registry, log *slog.Logger) hub.Options {
+func (p parts) options(c config, log *slog.Logger) hub.Options {
 	return hub.Options{
 		Domain: c.Domain, Name: c.Name, Advertise: c.Advertise, StoreName: c.Store.Driver, Keys: p.keys, Authority: p.authority,
 		OpenLog: func(ctx context.Context) (*store.Log, error) {
@@ -235,7 +236,7 @@ func (p parts) options(c config, port *hub.Port, registry *observe.Registry, log
 		},
 		HubCA: p.hubCA, HubCAChain: p.above, StoreURL: c.Store.URL,
 		TLS: p.source, SaveTLS: func() error { return p.source.SaveFiles(c.tlsFiles()) },
-		Port: port, Registry: registry, Logger: log, CertificateGrace: c.TLS.Grace,
+		Logger: log, CertificateGrace: c.TLS.Grace,
 		Distribution: distribution.ServerConfig{
 			MaxStreams: c.Agents.MaxStreams, AdmissionRate: c.Agents.AdmissionRate, AdmissionBurst: c.Agents.AdmissionBurst,
 		},

@@ -1,4 +1,4 @@
-package main
+package hosting
 
 import (
 	"context"
@@ -51,9 +51,9 @@ func overloaded(me string, all []led) (pick led, to []string, ok bool) {
 }
 
 // spread hands domains over while this process leads more of them than others do.
-func (x *host) spread(ctx context.Context, own *hub.Hub) {
+func (x *Host) spread(ctx context.Context, own *hub.Hub) {
 	for backoff.Sleep(ctx, backoff.Jitter(spreadEvery, 0.3)) == nil {
-		pick, to, ok := overloaded(x.own.Name, x.leading(own))
+		pick, to, ok := overloaded(x.opt.Name, x.leading(own))
 		if !ok {
 			continue
 		}
@@ -72,12 +72,12 @@ func (x *host) spread(ctx context.Context, own *hub.Hub) {
 
 // leading lists the domains that are served, the hub's own last: it moves least
 // readily.
-func (x *host) leading(own *hub.Hub) []led {
+func (x *Host) leading(own *hub.Hub) []led {
 	var out []led
 	x.mu.Lock()
 	for _, g := range x.guests {
 		if h, _ := g.get(); h != nil {
-			out = append(out, x.ledBy(g.config.Domain, h))
+			out = append(out, x.ledBy(g.domain.Name, h))
 		}
 	}
 	x.mu.Unlock()
@@ -87,12 +87,12 @@ func (x *host) leading(own *hub.Hub) []led {
 		}
 		return 1
 	})
-	return append(out, x.ledBy(x.own.Domain, own))
+	return append(out, x.ledBy(x.opt.Domain, own))
 }
 
-func (x *host) ledBy(domain string, h *hub.Hub) led {
+func (x *Host) ledBy(domain string, h *hub.Hub) led {
 	d := led{domain: domain, hub: h, others: h.Others(), leader: h.Status().GetLeader()}
-	if d.leader == x.own.Name && !h.Leads() {
+	if d.leader == x.opt.Name && !h.Leads() {
 		d.leader = "" // lost, and nobody began a term yet
 	}
 	return d

@@ -1,0 +1,392 @@
+// Package hosting serves further domains in a hub's process, on the hub's own port: it
+// makes or joins them when an operator says so, serves what it finds at the start, and
+// keeps the lead over them spread among the ring's hubs.
+//
+//	host := hosting.New(hosting.Options{…})
+//	h, err := hub.New(hub.Options{Host: host, …})
+//	err = host.Run(ctx, h) // until ctx ends
+//
+// Each domain lies in a directory below the hub's, as hubdir has it:
+//
+//	domains/eu-central/{meshhub.yaml,keys,ca,tls,…}   served with the hub's own port
+//	domains/eu-central/made.json                      who had it made, on the hub that made it
+//
+// A directory without meshhub.yaml is of a domain whose making or joining was cut
+// short: the next try clears it, or goes on with it.
+//
+// A domain that fails takes none of the others with it. All methods are safe for
+// concurrent use; New and Run are called once.
+package hosting
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/backoff"
+	"github.com/meshkit/meshkit/pkg/ca"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub"
+	"github.com/meshkit/meshkit/pkg/hub/admin"
+	"github.com/meshkit/meshkit/pkg/hub/founding"
+	"github.com/meshkit/meshkit/pkg/hub/hubdir"
+	hubjoin "github.com/meshkit/meshkit/pkg/hub/join"
+	"github.com/meshkit/meshkit/pkg/identity"
+	"github.com/meshkit/meshkit/pkg/observe"
+)
+
+const (
+	// maxDomains bounds the domains of one process: each has goroutines, connections
+	// and a state of its own.
+	maxDomains = 64
+	// guestReady is how long a new domain may take to be served.
+	guestReady = 10 * time.Second
+	// tokenLife is how long the other hubs may take to join.
+	tokenLife = time.Minute
+)
+
+// Program is what the program around the host knows: configurations, and drivers.
+type Program interface {
+	// Load reads the configuration in a domain's directory.
+	Load(dir string) (Domain, error)
+	// Founding says how a domain is made in a directory; Maker is set here.
+	Founding(domain, dir string) (founding.Options, error)
+	// Join joins a domain that another hub made, and makes its directory. It goes on with
+	// a join that was cut short.
+	Join(ctx context.Context, dir string, in *adminv1.AdoptDomainRequest) error
+}
+
+// Domain is a domain as its configuration has it.
+type Domain struct {
+	Name string
+	// Shared says that other hubs reach the store of its log.
+	Shared bool
+	// Open opens what its hub is made of. Port, Registry, Logger and Advertise are set
+	// here.
+	Open func(ctx context.Context, log *slog.Logger) (hub.Options, error)
+}
+
+// Options of a Host. All are required.
+type Options struct {
+	// Domain is the hub's own one, and Name the hub's name in all of them.
+	Domain, Name string
+	// Dir holds a directory for each domain; absolute. It need not exist.
+	Dir string
+	// Address is where others reach the hub.
+	Address  string
+	Port     *hub.Port
+	Registry *observe.Registry
+	// Logger is of all domains: each adds its name.
+	Logger *slog.Logger
+	Program
+}
+
+// Host serves further domains beside a hub's own. It implements admin.DomainHost.
+type Host struct {
+	opt Options
+	log *slog.Logger // of the hub's own domain
+
+	making sync.Mutex // held while one domain is made or joined
+
+	mu     sync.Mutex // guards all below
+	ctx    context.Context
+	guests map[string]*guest
+	wg     sync.WaitGroup
+	health *observe.Health
+}
+
+// New makes a host that serves nothing before Run.
+func New(opt Options) *Host {
+	return &Host{opt: opt, log: opt.Logger.With("domain", opt.Domain), guests: make(map[string]*guest)}
+}
+
+// guest is a domain that is served.
+type guest struct {
+	domain Domain
+
+	mu    sync.Mutex // guards both below
+	hub   *hub.Hub   // nil while it does not run
+	err   error      // why not
+	ready chan struct{}
+	once  sync.Once
+}
+
+// Run serves what is in the directory once the hub itself is ready, and keeps
+// leadership spread, until ctx ends.
+func (x *Host) Run(ctx context.Context, h *hub.Hub) error {
+	select {
+	case <-h.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	x.mu.Lock()
+	x.ctx, x.health = ctx, h.Health()
+	x.mu.Unlock()
+	defer x.wg.Wait()
+	entries, err := os.ReadDir(x.opt.Dir)
+	if err != nil && !os.IsNotExist(err) {
+		return fault.New(fault.CodeIO, "read %s: %w", x.opt.Dir, err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(x.opt.Dir, e.Name(), hubdir.ConfigFile)
+		if _, err := os.Stat(path); err != nil {
+			x.log.Warn("directory without a configuration: no domain is served from it", "path", filepath.Dir(path))
+			continue
+		}
+		if _, err := x.start(e.Name()); err != nil {
+			x.log.Error("domain not served", "guest", e.Name(), "err", err)
+		}
+	}
+	x.spread(ctx, h)
+	return nil
+}
+
+// start serves a domain from its directory.
+func (x *Host) start(domain string) (*guest, error) {
+	d, err := x.opt.Load(filepath.Join(x.opt.Dir, domain))
+	if err != nil {
+		return nil, err
+	}
+	if d.Name != domain {
+		return nil, fault.New(fault.CodeConfig, "the directory of domain %q holds the configuration of %q", domain, d.Name)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch g := x.guests[domain]; {
+	case x.ctx == nil || x.ctx.Err() != nil:
+		return nil, fault.New(fault.CodeHubDraining, "the hub is starting or shutting down")
+	case g != nil:
+		return g, nil
+	case len(x.guests) >= maxDomains:
+		return nil, fault.New(fault.CodeRequestTooLarge, "the hub serves %d domains, its limit", len(x.guests)+1)
+	}
+	ctx, cancel := context.WithCancel(x.ctx)
+	g := &guest{domain: d, ready: make(chan struct{})}
+	x.guests[domain] = g
+	x.health.Add("domain "+domain, g.problem)
+	x.wg.Go(func() {
+		defer cancel()
+		x.serve(ctx, g)
+	})
+	return g, nil
+}
+
+// serve runs a domain's hub, again after a failure, until ctx ends. A domain that
+// fails takes none of the others with it.
+func (x *Host) serve(ctx context.Context, g *guest) {
+	log := x.opt.Logger.With("domain", g.domain.Name)
+	pause := backoff.New(backoff.Policy{Base: time.Second, Cap: 30 * time.Second})
+	for ctx.Err() == nil {
+		err := x.runOnce(ctx, g, log)
+		g.set(nil, err)
+		x.opt.Registry.Include(g.domain.Name, nil)
+		if ctx.Err() != nil {
+			return
+		}
+		log.Error("domain not served; trying again", "err", err)
+		if pause.Wait(ctx) != nil {
+			return
+		}
+	}
+}
+
+func (x *Host) runOnce(ctx context.Context, g *guest, log *slog.Logger) error {
+	opt, err := g.domain.Open(ctx, log)
+	if err != nil {
+		return err
+	}
+	registry := observe.NewGuest()
+	opt.Port, opt.Registry, opt.Logger, opt.Advertise = x.opt.Port, registry, log, x.opt.Address
+	h, err := hub.New(opt)
+	if err != nil {
+		return err
+	}
+	x.opt.Registry.Include(g.domain.Name, registry)
+	g.set(h, nil)
+	ready := make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer close(ready)
+		select {
+		case <-h.Ready():
+			g.once.Do(func() { close(g.ready) })
+			log.Info("domain served")
+		case <-ctx.Done():
+		}
+	}()
+	err = h.Run(ctx)
+	cancel()
+	<-ready
+	if err == nil {
+		err = errors.New("the hub ended")
+	}
+	return err
+}
+
+func (g *guest) set(h *hub.Hub, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hub, g.err = h, err
+}
+
+func (g *guest) get() (*hub.Hub, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.hub, g.err
+}
+
+// problem is the domain's line of /readyz.
+func (g *guest) problem(ctx context.Context) error {
+	h, err := g.get()
+	if h == nil {
+		if err == nil {
+			err = fault.New(fault.CodeHubDraining, "starting")
+		}
+		return err
+	}
+	for _, p := range h.Problems(ctx) {
+		return fault.New(cmp.Or(p.Code, fault.CodeReadOnly), "%s: %s", p.Check, p.Reason)
+	}
+	return nil
+}
+
+// await waits until the domain is served.
+func (g *guest) await(ctx context.Context) (*hub.Hub, error) {
+	ctx, cancel := context.WithTimeout(ctx, guestReady)
+	defer cancel()
+	select {
+	case <-g.ready:
+	case <-ctx.Done():
+		_, err := g.get()
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fault.New(fault.CodeHubDraining, "domain %s is made and not served yet: %w", g.domain.Name, err)
+	}
+	h, err := g.get()
+	if h == nil && err == nil {
+		err = fault.New(fault.CodeHubDraining, "domain %s is not served at the moment", g.domain.Name)
+	}
+	return h, err
+}
+
+// List implements admin.DomainHost.
+func (x *Host) List() []*adminv1.ServedDomain {
+	x.mu.Lock()
+	guests := maps.Clone(x.guests)
+	x.mu.Unlock()
+	var out []*adminv1.ServedDomain
+	for _, name := range slices.Sorted(maps.Keys(guests)) {
+		h, err := guests[name].get()
+		d := &adminv1.ServedDomain{Domain: name, Problem: "not served"}
+		if h != nil {
+			d = h.Status()
+		} else if err != nil {
+			d.Problem = err.Error()
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// Create implements admin.DomainHost.
+func (x *Host) Create(ctx context.Context, d admin.NewDomain) (*admin.CreatedDomain, error) {
+	csr, err := x509.ParseCertificateRequest(d.CSR)
+	if err != nil {
+		return nil, fault.New(fault.CodeBadRequest, "csr: %w", err)
+	}
+	sum := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
+	who := founding.Maker{RequestID: d.RequestID, Author: d.Author, Key: hex.EncodeToString(sum[:])}
+	x.making.Lock()
+	defer x.making.Unlock()
+	dir := filepath.Join(x.opt.Dir, d.Domain)
+	switch before, err := founding.ReadMaker(dir); {
+	case err == nil && *before != who:
+		return nil, fault.New(fault.CodeDomainExists, "domain %q exists", d.Domain)
+	case err != nil:
+		if _, serr := os.Stat(filepath.Join(dir, hubdir.ConfigFile)); serr == nil {
+			return nil, fault.New(fault.CodeDomainExists, "domain %q exists", d.Domain)
+		}
+		if err := x.make(ctx, d.Domain, dir, &who); err != nil {
+			return nil, err
+		}
+	}
+	g, err := x.start(d.Domain)
+	if err != nil {
+		return nil, err
+	}
+	h, err := g.await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return x.created(ctx, g, h, d)
+}
+
+// make makes the domain's directory and log, as init does, beside what the hub has.
+func (x *Host) make(ctx context.Context, domain, dir string, who *founding.Maker) error {
+	o, err := x.opt.Founding(domain, dir)
+	if err != nil {
+		return err
+	}
+	o.Maker = who
+	hubdir.Clear(dir, true) // what was cut short; without a configuration nothing has used it
+	if _, err := founding.Found(ctx, o); err != nil {
+		return err
+	}
+	x.log.Info("domain made", "guest", domain, "author", who.Author)
+	return nil
+}
+
+// created gives the operator a certificate, and the other hubs a token.
+func (x *Host) created(ctx context.Context, g *guest, h *hub.Hub, d admin.NewDomain) (*admin.CreatedDomain, error) {
+	opt, err := g.domain.Open(ctx, x.log)
+	if err != nil {
+		return nil, err
+	}
+	id, err := identity.New(d.Domain, identity.Operator, d.Operator)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := opt.Authority.Issue(ctx, ca.Request{CSR: d.CSR, ID: id, TTL: hubjoin.OperatorTTL})
+	if err != nil {
+		return nil, err
+	}
+	out := &admin.CreatedDomain{
+		CAPin: opt.Authority.Pin(), Chain: cert.Chain, CABundle: opt.Authority.Bundle(),
+		RootKeys: filepath.Join(x.opt.Dir, d.Domain, "root"), Address: x.opt.Address,
+	}
+	if d.Joining > 0 && g.domain.Shared {
+		out.Token, err = h.HubToken(ctx, d.Joining, tokenLife)
+	}
+	return out, err
+}
+
+// Adopt implements admin.DomainHost.
+func (x *Host) Adopt(ctx context.Context, in *adminv1.AdoptDomainRequest) error {
+	x.making.Lock()
+	defer x.making.Unlock()
+	dir := filepath.Join(x.opt.Dir, in.GetDomain())
+	if _, err := os.Stat(filepath.Join(dir, hubdir.ConfigFile)); err != nil {
+		if err := x.opt.Join(ctx, dir, in); err != nil {
+			return err
+		}
+		x.log.Info("domain joined", "guest", in.GetDomain(), "hub", in.GetAddress())
+	}
+	g, err := x.start(in.GetDomain())
+	if err != nil {
+		return err
+	}
+	_, err = g.await(ctx)
+	return err
+}
