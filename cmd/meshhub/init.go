@@ -97,12 +97,12 @@ func (o *initOptions) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	config, err := configText(o.domain, o.name, o.listen, o.advertise, o.metrics, driver, url, o.passphrase)
+	text, err := configText(o.domain, o.name, o.listen, o.advertise, o.metrics, driver, url, o.passphrase)
 	if err != nil {
 		return err
 	}
 	pin, err := founding.Found(ctx, founding.Options{
-		Domain: o.domain, Hub: o.name, Dir: dir, Listen: o.listen, Address: o.address(), Config: config,
+		Domain: o.domain, Hub: o.name, Dir: dir, Listen: o.listen, Address: o.address(), Config: text,
 		RootKeys: o.rootKeys, RootThreshold: o.rootThreshold, Drivers: foundingDrivers(o.domain, dir, driver, url, passphrase),
 	})
 	if err != nil {
