@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +27,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
+	"github.com/meshkit/meshkit/pkg/state"
 	"github.com/meshkit/meshkit/pkg/store"
 	"github.com/meshkit/meshkit/pkg/trust"
 )
@@ -78,6 +80,9 @@ type Places struct {
 // Evidence is what tells of changes after a backup.
 type Evidence struct {
 	seq, term uint64
+	// led is up to where nothing happened after the backup but that hubs began to lead,
+	// as stopping them one by one brings about: no change is lost with it.
+	led store.Position
 	// Says names each piece, for people.
 	Says []string
 	// Notes are what could not be looked at.
@@ -89,17 +94,17 @@ type Evidence struct {
 // CodeStoreLocked: a hub uses one of the stores.
 func Look(ctx context.Context, v backup.Verified, p Places) (Evidence, error) {
 	var e Evidence
+	if p.Left != nil {
+		if err := e.left(ctx, v, p); err != nil {
+			return e, err
+		}
+	}
 	m, found, err := replica.ReadPosition(p.Position)
 	if err != nil {
 		return e, err
 	}
 	if found {
 		e.add(v, "this hub has seen, by "+p.Position, m.Seq, m.Term)
-	}
-	if p.Left != nil {
-		if err := e.left(ctx, v, p); err != nil {
-			return e, err
-		}
 	}
 	if p.Filled != nil {
 		if err := e.filled(ctx, v, p); err != nil {
@@ -124,6 +129,9 @@ func (e *Evidence) add(v backup.Verified, who string, seq, term uint64) {
 		return
 	}
 	e.seq, e.term = max(e.seq, seq), max(e.term, term)
+	if seq <= e.led.Seq && term <= e.led.Term {
+		return
+	}
 	e.Says = append(e.Says, fmt.Sprintf("%s: entry %d of term %d", who, seq, term))
 }
 
@@ -147,8 +155,20 @@ func (e *Evidence) left(ctx context.Context, v backup.Verified, p Places) (err e
 	if err != nil {
 		return err
 	}
+	if onlyLed(ctx, l, v.Head) {
+		e.led = head.Position
+	}
 	e.add(v, "the store used so far, "+p.LeftName+", ends with", head.Seq, head.Term)
 	return nil
+}
+
+// ledMost bounds how many beginnings of terms are looked at.
+const ledMost = 100
+
+// onlyLed tells whether the log goes on after the backup with beginnings of terms alone.
+func onlyLed(ctx context.Context, l *store.Log, end store.Head) bool {
+	entries, all, err := l.Follow(ctx, end, ledMost)
+	return err == nil && all && !slices.ContainsFunc(entries, func(e store.Entry) bool { return e.GetKind() != state.KindTermStarted })
 }
 
 // filled looks at the store that is to be filled: no hub may lead on it, and in one

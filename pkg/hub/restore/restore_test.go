@@ -17,6 +17,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 	"github.com/meshkit/meshkit/pkg/hub/hubtest"
 	"github.com/meshkit/meshkit/pkg/sign"
+	"github.com/meshkit/meshkit/pkg/state"
 	"github.com/meshkit/meshkit/pkg/store"
 	"github.com/meshkit/meshkit/pkg/store/memstore"
 	"github.com/meshkit/meshkit/pkg/trust"
@@ -95,7 +96,9 @@ func TestABackupIsHeldAgainstTheRootsThatAreNamedOrKept(t *testing.T) {
 }
 
 // A log in memory with an entry, and who leads on it.
-func logOf(t *testing.T, leader bool) *memstore.Server {
+func logOf(t *testing.T, leader bool) *memstore.Server { return logWith(t, leader, "test") }
+
+func logWith(t *testing.T, leader bool, kinds ...string) *memstore.Server {
 	t.Helper()
 	server := memstore.New(memstore.Options{})
 	l := open(t, server)
@@ -103,10 +106,12 @@ func logOf(t *testing.T, leader bool) *memstore.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tenure.Submit(t.Context(), func(store.Position) (store.Draft, error) {
-		return store.Draft{Kind: "test", Author: "test", Time: time.Now()}, nil
-	}); err != nil {
-		t.Fatal(err)
+	for _, kind := range kinds {
+		if _, err := tenure.Submit(t.Context(), func(store.Position) (store.Draft, error) {
+			return store.Draft{Kind: kind, Author: "test", Time: time.Now()}, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if leader {
 		t.Cleanup(func() { _ = l.Close() })
@@ -185,6 +190,43 @@ func TestEachPlaceThatTellsOfLaterChangesIsNamed(t *testing.T) {
 	}
 	if _, err := Look(t.Context(), v, places); fault.CodeOf(err) != fault.CodeCorrupt {
 		t.Errorf("a damaged position file: %v", err)
+	}
+}
+
+// Hubs that are stopped one by one hand the lead over, which the log notes. Nothing is
+// lost with that; what else was seen is.
+func TestHubsThatWereStoppedOneByOneLoseNothing(t *testing.T) {
+	anchors, err := trust.FromMetadata("eu-west", metadata(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := backup.Verified{Anchors: anchors}
+	look := func(seen store.Position, kinds ...string) Evidence {
+		left := logWith(t, false, kinds...)
+		mark, err := json.Marshal(store.MarkOf("hub1", store.Head{Position: seen}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		position := filepath.Join(t.TempDir(), "log.position")
+		write(t, position, mark)
+		e, err := Look(t.Context(), v, Places{Position: position, Keys: t.TempDir(), LeftName: "old", Left: func(ctx context.Context) (*store.Log, error) { return store.Open(ctx, left.Driver(), store.Options{}) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	e := look(store.Position{Seq: 2, Term: 1}, state.KindTermStarted, state.KindTermStarted)
+	if len(e.Says) != 0 {
+		t.Errorf("two hubs began to lead, and it says %v", e.Says)
+	}
+	if p, err := e.Plan(v, 0, false); err != nil || p.Term < 2 || p.LostSeq != 2 {
+		t.Errorf("the plan is %+v (%v)", p, err)
+	}
+	if e := look(store.Position{Seq: 2, Term: 1}, state.KindTermStarted, "test"); len(e.Says) != 2 {
+		t.Errorf("there was a change, and it says %v", e.Says)
+	}
+	if e := look(store.Position{Seq: 3, Term: 1}, state.KindTermStarted, state.KindTermStarted); len(e.Says) != 1 {
+		t.Errorf("the hub has seen an entry that the store does not have, and it says %v", e.Says)
 	}
 }
 
