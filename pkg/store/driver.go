@@ -200,3 +200,10 @@ type Probed interface {
 type Reporting interface {
 	OnCampaign(f func(error))
 }
+
+// Placed is what a Driver implements whose engine has a better word for the place of an
+// entry than its number, and a remedy of its own for damage to it.
+type Placed interface {
+	// Place tells people where entry seq lies, and what to do when it is damaged.
+	Place(seq uint64) (where, remedy string)
+}

@@ -381,7 +381,7 @@ func (l *Log) Holds(ctx context.Context, known Head) error {
 	if len(p.Records) == 0 {
 		return fault.New(fault.CodeChainBroken, "log entry %d is missing: the log ends at %d", known.Seq, p.Head.Seq)
 	}
-	e, err := decodeAt(p.Records[0], known.Seq)
+	e, err := l.decode(p.Records[0], known.Seq)
 	if err != nil {
 		return err
 	}
@@ -409,7 +409,7 @@ func (l *Log) headAt(ctx context.Context, seq uint64) (Head, error) {
 	if seq <= p.Trimmed || len(p.Records) == 0 {
 		return Head{Position: Position{Seq: seq}}, nil
 	}
-	e, err := decodeAt(p.Records[0], seq)
+	e, err := l.decode(p.Records[0], seq)
 	return e.head(), err
 }
 
@@ -434,7 +434,7 @@ func (l *Log) verified(prev Head, p Page) ([]Entry, error) {
 	for _, r := range p.Records {
 		e, err := decodeRecord(r)
 		if err != nil {
-			return nil, err
+			return nil, l.placed(r.Seq, err)
 		}
 		// A zero hash after the first entry: the one before is not there to tell.
 		unknown := prev.Seq > 0 && prev.Hash == [32]byte{}
@@ -442,12 +442,22 @@ func (l *Log) verified(prev Head, p Page) ([]Entry, error) {
 			prev = Head{Position: prev.Position, Hash: [32]byte(e.PreviousHash)}
 		}
 		if err := e.follows(prev); err != nil {
-			return nil, err
+			return nil, l.placed(r.Seq, err)
 		}
 		entries = append(entries, e)
 		prev = e.head()
 	}
 	return entries, nil
+}
+
+// placed says where in the engine an entry lies that does not verify.
+func (l *Log) placed(seq uint64, err error) error {
+	d, ok := l.driver.(Placed)
+	if !ok {
+		return err
+	}
+	where, remedy := d.Place(seq)
+	return fault.New(fault.CodeOf(err), "%s: %w", where, err).WithRemedy("%s", remedy)
 }
 
 // entryAt reads one entry that must be there.
@@ -462,7 +472,16 @@ func (l *Log) entryAt(ctx context.Context, seq uint64) (Entry, error) {
 	if len(p.Records) == 0 {
 		return Entry{}, fault.New(fault.CodeChainBroken, "log entry %d is missing: the log ends at %d", seq, p.Head.Seq)
 	}
-	return decodeAt(p.Records[0], seq)
+	return l.decode(p.Records[0], seq)
+}
+
+// decode decodes a record that must be entry seq, or says where it lies.
+func (l *Log) decode(r Record, seq uint64) (Entry, error) {
+	e, err := decodeAt(r, seq)
+	if err != nil {
+		return Entry{}, l.placed(seq, err)
+	}
+	return e, nil
 }
 
 func decodeAt(r Record, seq uint64) (Entry, error) {

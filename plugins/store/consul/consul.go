@@ -97,7 +97,7 @@ type TLS struct {
 	ServerName string
 }
 
-// Driver implements store.Driver, store.Blobs, store.Limited, store.Probed and
+// Driver implements store.Driver, store.Blobs, store.Limited, store.Placed, store.Probed and
 // store.Reporting.
 type Driver struct {
 	cfg    Config

@@ -75,7 +75,18 @@ func (d *Driver) decodeHead(kv *api.KVPair) (versioned, error) {
 		}
 	}
 	return versioned{}, fault.New(fault.CodeCorrupt, "Consul key %s is damaged: it was not written by a hub", kv.Key).
-		WithRemedy("Put all keys under %s back from one Consul snapshot; see docs/runbooks/consul.md, \"Keys edited or deleted by hand\".", d.root)
+		WithRemedy("%s", d.mend())
+}
+
+// mend is the remedy for keys that were damaged.
+func (d *Driver) mend() string {
+	return fmt.Sprintf("Put all keys under %s back from one Consul snapshot; see docs/runbooks/consul.md, \"Keys edited or deleted by hand\".", d.root)
+}
+
+// Place implements store.Placed. An entry that came with others may lie in the key of
+// the first of them.
+func (d *Driver) Place(seq uint64) (where, remedy string) {
+	return "Consul key " + d.entryKey(seq) + ", or the nearest before it, is damaged", d.mend()
 }
 
 func (d *Driver) headKey() string               { return d.root + "head" }

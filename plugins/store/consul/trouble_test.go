@@ -99,6 +99,24 @@ func TestEditsInTheStoreAreRefused(t *testing.T) {
 		_, err := d.Read(bounded(t), 0, 10)
 		wantCode(t, err, fault.CodeCorrupt)
 	})
+	t.Run("an entry's bytes", func(t *testing.T) {
+		d := open(t, Config{Address: c.Servers[0].HTTP, Domain: "bytes"})
+		log, err := store.Open(bounded(t), d, store.Options{})
+		ok(t, err)
+		tenure, err := log.Campaign(bounded(t), store.Holder{Name: "hub"})
+		ok(t, err)
+		_, err = tenure.Submit(bounded(t), func(store.Position) (store.Draft, error) { return store.Draft{Kind: "Test", Payload: []byte("abc")}, nil })
+		ok(t, err)
+		const key = "meshkit/bytes/log/00000000000000000001"
+		pair, _, err := kv.Get(key, nil)
+		ok(t, err)
+		put(key, strings.Replace(string(pair.Value), "abc", "abd", 1))
+		_, err = log.Read(bounded(t), 0, 10)
+		wantCode(t, err, fault.CodeCorrupt)
+		if !strings.Contains(err.Error(), "Consul key "+key) || !strings.Contains(fault.RemedyOf(err), "from one Consul snapshot") {
+			t.Errorf("it says %v, and to do %q", err, fault.RemedyOf(err))
+		}
+	})
 	t.Run("an entry beyond the head is none", func(t *testing.T) {
 		d, l := begin(t, "beyond")
 		put("meshkit/beyond/log/00000000000000000003", "\x00\x00\x00\x00\x00\x00\x00\x01\x00planted")
