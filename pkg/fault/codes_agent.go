@@ -70,7 +70,7 @@ var agentCodes = []Entry{
 	{CodeAlreadyJoined, AlreadyExists, "already joined", "The data directory already holds a node's identity and configuration.", "Start it with `meshagent run --config DIR/meshagent.yaml`, or choose another --data directory to join as another node."},
 	{CodeNotJoined, NotFound, "not joined", "The data directory holds no node identity.", "Join first: `meshagent join --hub HUB --token TOKEN --ca-pin PIN --data DIR`."},
 	{CodeJoinAnswer, Corrupt, "join answer not usable", "The hub's answer to the join request does not fit the request: another domain, node or key, or metadata that does not verify. Nothing was stored.", "Check --hub and --ca-pin; the hub may be misconfigured."},
-	{CodeJoinOtherTarget, Conflict, "unfinished join to elsewhere", "The data directory holds an unfinished join with another hub, node name or CA pin.", "Repeat the earlier command to finish it, or remove DIR/joining to give it up."},
+	{CodeJoinOtherTarget, Conflict, "unfinished join to elsewhere", "The data directory holds an unfinished join with another hub, node name or CA pin.", "Repeat the earlier command to finish it, or remove `joining` in the data directory to give it up."},
 	{CodeFleetIncomplete, Unavailable, "fleet incomplete", "Not every agent of the fleet could join or start.", "Read the first reason in the message; a token needs as many uses as there are agents to join."},
 	{CodeAgentShutdownSlow, Timeout, "shutdown took too long", "Parts of the agent did not stop in time and were abandoned.", "Report it with the log lines around it; the store is safe."},
 }

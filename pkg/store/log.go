@@ -344,7 +344,7 @@ func (l *Log) EndsNotBefore(ctx context.Context, known Head) error {
 
 // emptiedRemedy is for a log of which nothing is left: there is no loss to accept, since
 // nothing is kept.
-const emptiedRemedy = "Remove nothing: the hubs' directories hold the domain's keys, and hubs that still run hold what was lost. Put the store back from its newest snapshot; or stop all hubs and fill it from a backup: `meshhub restore --from BACKUP --data DIR`. See docs/runbooks/consul.md, \"The log is gone\"."
+const emptiedRemedy = "Remove nothing: the hubs' directories hold the domain's keys, and hubs that still run hold what was lost. Put the store back from its newest snapshot; or stop all hubs and fill it from a backup: `meshhub restore --from BACKUP --data DIR --accept-loss`. See docs/runbooks/consul.md, \"The log is gone\"."
 
 // wentBack holds the end of the log against an entry that it had.
 func wentBack(known Head, p Page) error {
