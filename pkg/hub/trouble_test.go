@@ -166,7 +166,7 @@ func TestAnEntryThatCannotBeAppliedFreezesTheHubAtTheLastGoodState(t *testing.T)
 	}
 	_, err = o.resources.Apply(t.Context(), &adminv1.ApplyRequest{Change: &adminv1.Change{Resources: [][]byte{checkout(1, 99)}}})
 	wantCode(t, err, fault.CodeReadOnly)
-	if code, body := readyz(t, h); code != http.StatusServiceUnavailable || !strings.Contains(body, "log entry") || !strings.Contains(body, "restart this hub") || strings.Contains(body, "Writing resumes") {
+	if code, body := readyz(t, h); code != http.StatusServiceUnavailable || !strings.Contains(body, "log entry") || !strings.Contains(body, "restart hub hub1") || strings.Contains(body, "Writing resumes") {
 		t.Errorf("/readyz says %d %s", code, body)
 	}
 }
