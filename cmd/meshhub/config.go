@@ -186,6 +186,15 @@ func validAddress(addr string) error {
 	return nil
 }
 
+// advertised is the address that agents and other hubs are told; empty: the one that the
+// listener gets. A name stays a name: what it stands for may change.
+func (c config) advertised() string {
+	if _, port, err := net.SplitHostPort(c.Listen); c.Advertise != "" || err != nil || port == "0" || checkAdvertised(c.Listen) != nil {
+		return c.Advertise
+	}
+	return c.Listen
+}
+
 // checkAdvertised tells whether others can use an address that a hub is advertised at,
 // or what flags are missing.
 func checkAdvertised(addr string) error {

@@ -163,6 +163,9 @@ func (o *joinOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := o.apart(ctx); err != nil {
+		return err
+	}
 	if err := j.check(ctx); err != nil {
 		return err
 	}

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -116,5 +119,61 @@ func TestAFurtherDomainIsJoinedAsTheHubThatServesIt(t *testing.T) {
 	code, _, errs := invoke(t, "join", "--hub", address, "--token", token.GetToken(), "--ca-pin", token.GetCaPin(), "--data", filepath.Join(dir, "domains", "eu-central"))
 	if code != 64 || !strings.Contains(errs, filepath.Join(dir, "domains", "eu-west")) {
 		t.Errorf("a directory of another domain's name: exit %d\n%s", code, errs)
+	}
+}
+
+// The address of the hub that is asked is no address for another one: said before the
+// token is spent.
+func TestAJoinAtTheAddressOfTheHubThatIsAskedIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		hub, listen, advertise string
+		refused                bool
+	}{
+		{"127.0.0.1:8443", "127.0.0.1:8443", "", true},
+		{"localhost:8443", "127.0.0.1:8443", "", true},
+		{"127.0.0.1:8443", "localhost:8443", "", true},
+		{"127.0.0.1:8443", "0.0.0.0:8443", "10.9.9.9:8443", true},
+		{"127.0.0.1:8443", ":8443", "10.9.9.9:8443", true},
+		{"10.9.9.9:8443", "127.0.0.1:8444", "10.9.9.9:8443", true},
+		{"hub.invalid:8443", "127.0.0.1:8444", "HUB.invalid:8443", true},
+		{"127.0.0.1:8443", "127.0.0.1:8444", "", false}, // the demo's ring
+		{"10.9.9.9:8443", "10.9.9.8:8443", "", false},
+		{"10.9.9.9:8443", "127.0.0.1:8443", "", false},
+		{"10.9.9.9:8443", "0.0.0.0:8443", "10.9.9.8:8443", false},
+		{"127.0.0.1:8443", "10.9.9.8:8443", "", false}, // a tunnel
+		{"hub.invalid:8443", "127.0.0.1:8443", "hub2.invalid:8443", false},
+	} {
+		o := &joinOptions{hub: c.hub, listen: c.listen, advertise: cmp.Or(c.advertise, c.listen)}
+		err := o.apart(t.Context())
+		if refused := err != nil; refused != c.refused {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if o.own = "meshhub.yaml"; o.apart(t.Context()) != nil {
+			t.Errorf("%+v: refused for a domain beside the hub's own", c)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "hub2")
+	code, _, errs := invoke(t, "join", "--hub", "127.0.0.1:8443", "--token", "a.b", "--ca-pin", "sha256:"+strings.Repeat("0", 64), "--data", dir)
+	if code != 64 || !strings.Contains(errs, "--listen 127.0.0.1:8443 is where the hub answers") {
+		t.Errorf("exits %d: %s", code, errs)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory was made: %v", err)
+	}
+}
+
+// A name stays the address that others are told: what it stands for may change.
+func TestAHubIsAdvertisedAsItListens(t *testing.T) {
+	for _, c := range []struct{ listen, advertise, want string }{
+		{"hub1.example:8443", "", "hub1.example:8443"},
+		{"10.0.0.1:8443", "", "10.0.0.1:8443"},
+		{"0.0.0.0:8443", "", ""},
+		{":8443", "", ""},
+		{"127.0.0.1:0", "", ""},
+		{"0.0.0.0:8443", "hub1.example:8443", "hub1.example:8443"},
+	} {
+		if got := (config{Listen: c.listen, Advertise: c.advertise}).advertised(); got != c.want {
+			t.Errorf("%+v: %q", c, got)
+		}
 	}
 }

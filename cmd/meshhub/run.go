@@ -84,6 +84,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 	if err := c.validate(o.config); err != nil {
 		return err
 	}
+	c.Advertise = c.advertised()
 	log, err := observe.NewLogger(cmd.ErrOrStderr(), c.Log.Format, c.Log.Level)
 	if err != nil {
 		return err

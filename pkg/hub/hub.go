@@ -133,6 +133,7 @@ type Hub struct {
 	forward  *forward.Forwarder
 	peers    *peers.Set
 	stopping chan struct{}
+	renamed  chan struct{} // the certificate does not name where the hub is reached; one slot
 	serving  atomic.Bool
 	logStats prometheus.Collector // of the open log; replaced when it is reopened
 }
@@ -163,7 +164,7 @@ func New(opt Options) (*Hub, error) {
 	if opt.TLS.ID() != id {
 		return nil, fault.New(fault.CodeConfig, "the hub's certificate is for %s, and the configuration says %s", opt.TLS.ID(), id)
 	}
-	h := &Hub{opt: opt, log: opt.Logger, started: time.Now(), health: observe.NewHealth(), stopping: make(chan struct{}), ownPort: ownPort}
+	h := &Hub{opt: opt, log: opt.Logger, started: time.Now(), health: observe.NewHealth(), stopping: make(chan struct{}), renamed: make(chan struct{}, 1), ownPort: ownPort}
 	h.assemble(id)
 	dist := h.opt.Distribution
 	dist.Backend, dist.Hubs, dist.Logger = h.views, h.otherHubs, opt.Logger
@@ -393,6 +394,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	core.Go("views", h.views.Run)
 	core.Go("upkeep", h.upkeep)
 	core.Go("drain", h.followDrain)
+	core.Go("address", h.followAddress)
 	core.Go("split", h.followSplit)
 	core.Go("leadership", h.relay.tracker.Run)
 	h.serving.Store(true)

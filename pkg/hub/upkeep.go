@@ -35,6 +35,11 @@ import (
 // upkeepEvery is how often the hub looks at its own certificate and keyset.
 const upkeepEvery = time.Minute
 
+// renameEvery is how often a certificate is asked for because the one in use does not
+// name the host at which the hub is reached: a leader of an older build, or a host that
+// no certificate can name, gives another one like it.
+const renameEvery = time.Hour
+
 // upkeep renews the hub's certificate and extends the keyset before they expire.
 func (h *Hub) upkeep(ctx context.Context) error {
 	select {
@@ -43,12 +48,13 @@ func (h *Hub) upkeep(ctx context.Context) error {
 		return nil
 	}
 	renewAt := h.opt.TLS.Renewal(time.Now())
+	var renameAt time.Time
 	for {
-		if now := time.Now(); now.After(renewAt) {
+		if now := time.Now(); now.After(renewAt) || now.After(renameAt) && h.misnamed() {
 			if err := h.renew(ctx); err != nil {
 				h.log.Warn("hub certificate not renewed; trying again", "expires", h.opt.TLS.NotAfter(), "err", err)
 			} else {
-				renewAt = h.opt.TLS.Renewal(now)
+				renewAt, renameAt = h.opt.TLS.Renewal(now), now.Add(renameEvery)
 			}
 		}
 		h.followBundle()
@@ -56,7 +62,14 @@ func (h *Hub) upkeep(ctx context.Context) error {
 		if err := h.extend(ctx); err != nil && !errors.Is(err, fault.CodeKeyNotFound) {
 			h.log.Warn("keyset not extended; trying again", "err", err)
 		}
-		if backoff.Sleep(ctx, backoff.Jitter(upkeepEvery, 0.1)) != nil {
+		pause := time.NewTimer(backoff.Jitter(upkeepEvery, 0.1))
+		select {
+		case <-pause.C:
+		case <-h.renamed:
+		case <-ctx.Done():
+		}
+		pause.Stop()
+		if ctx.Err() != nil {
 			return nil
 		}
 	}

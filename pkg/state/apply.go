@@ -103,6 +103,8 @@ func (st *step) fold() error {
 		return decode(st, st.hubJoined)
 	case KindHubDrained:
 		return decode(st, st.hubDrained)
+	case KindHubMoved:
+		return decode(st, st.hubMoved)
 	case KindDomainHosted:
 		return decode(st, func(m *logv1.DomainHosted) error { return st.remember(m.GetFingerprint()) })
 	case KindLeadershipTransferred:
@@ -258,6 +260,17 @@ func (st *step) hubDrained(m *logv1.HubDrained) error {
 	h.Drained = m.GetDrained()
 	st.hubs, _, _ = st.hubs.Insert([]byte(m.GetHub()), h)
 	return st.remember(m.GetFingerprint())
+}
+
+func (st *step) hubMoved(m *logv1.HubMoved) error {
+	old, ok := st.Hub(m.GetHub())
+	if !ok || m.GetAddress() == "" {
+		return bad(st.entry, "hub %q is not in the domain, or it lacks the address", m.GetHub())
+	}
+	h := proto.CloneOf(old)
+	h.Address = m.GetAddress()
+	st.hubs, _, _ = st.hubs.Insert([]byte(m.GetHub()), h)
+	return nil
 }
 
 func (st *step) leadershipTransferred(m *logv1.LeadershipTransferred) error {

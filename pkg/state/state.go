@@ -67,6 +67,7 @@ const (
 	KindNodeJoined        = "NodeJoined"
 	KindHubJoined         = "HubJoined"
 	KindHubDrained        = "HubDrained"
+	KindHubMoved          = "HubMoved"
 	KindDomainHosted      = "DomainHosted"
 	KindNodeForgotten     = "NodeForgotten"
 	KindCertificateIssued = "CertificateIssued"

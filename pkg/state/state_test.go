@@ -84,7 +84,7 @@ func (m *machine) step(t *rapid.T) {
 	}
 	var kind string
 	var payload proto.Message
-	switch rapid.IntRange(0, 8).Draw(t, "kind") {
+	switch rapid.IntRange(0, 9).Draw(t, "kind") {
 	case 0:
 		kind, payload = KindTermStarted, &logv1.TermStarted{Hub: "hub" + name.Draw(t, "hub")}
 	case 1, 2, 3:
@@ -105,6 +105,8 @@ func (m *machine) step(t *rapid.T) {
 		kind, payload = "FromTheFuture", &logv1.TermStarted{Hub: "x"}
 	case 8:
 		kind, payload = KindTrustUpdated, &logv1.TrustUpdated{Roots: [][]byte{{byte(m.s.Seq())}}, Keyset: []byte{2}}
+	case 9:
+		kind, payload = KindHubMoved, &logv1.HubMoved{Hub: "hub" + name.Draw(t, "hub"), Address: fmt.Sprint("h:", m.s.Seq())}
 	}
 	before := m.s.Digest()
 	if _, err := m.apply(kind, payload, id); err != nil {
@@ -195,6 +197,34 @@ func TestEntriesThatContradictTheLogAreRefused(t *testing.T) {
 	}
 	if _, _, err := m.s.Apply(good, hashOf(good)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestAHubThatMovesKeepsAllButItsAddress(t *testing.T) {
+	m := newMachine()
+	for _, e := range []struct {
+		kind    string
+		payload proto.Message
+	}{
+		{KindTermStarted, &logv1.TermStarted{Hub: "hub1", Address: "10.0.0.1:8443"}},
+		{KindTermStarted, &logv1.TermStarted{Hub: "hub2", Address: "10.0.0.2:8443"}},
+		{KindHubDrained, &logv1.HubDrained{Hub: "hub1", Drained: true}},
+		{KindHubMoved, &logv1.HubMoved{Hub: "hub1", Address: "10.0.0.9:8443"}},
+	} {
+		if _, err := m.apply(e.kind, e.payload, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h, _ := m.s.Hub("hub1"); h.GetAddress() != "10.0.0.9:8443" || !h.GetDrained() || h.GetLastTerm() != 1 {
+		t.Errorf("%v", h)
+	}
+	if h, _ := m.s.Hub("hub2"); h.GetAddress() != "10.0.0.2:8443" {
+		t.Errorf("another hub moved: %v", h)
+	}
+	for _, moved := range []*logv1.HubMoved{{Hub: "hub9", Address: "10.0.0.9:8443"}, {Hub: "hub1"}, {}} {
+		if _, err := m.apply(KindHubMoved, moved, ""); fault.CodeOf(err) != fault.CodeBadEntry {
+			t.Errorf("%v: %v", moved, err)
+		}
 	}
 }
 

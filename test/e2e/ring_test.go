@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -23,6 +25,7 @@ import (
 // hubRow is what the tests read of `get hubs -o json`.
 type hubRow struct {
 	Name    string `json:"name"`
+	Address string `json:"address"`
 	Leader  bool   `json:"leader"`
 	Drained bool   `json:"drained"`
 	Streams uint64 `json:"streams"`
@@ -71,6 +74,63 @@ func leaderOf(t *testing.T, ring []*harness.Hub) *harness.Hub {
 		t.Fatalf("no hub leads: %v", err)
 	}
 	return leader
+}
+
+// A hub that follows and comes back at another address is reached there by the others,
+// without leading first, and its certificate names the host.
+func TestAHubThatGetsAnotherAddressIsReachedThere(t *testing.T) {
+	t.Parallel()
+	c := harness.New(t)
+	ring := newRing(t, c)
+	moved := ring[2]
+	if leader := leaderOf(t, ring); leader == moved {
+		moved = ring[1]
+	}
+	moved.Stop()
+	leaderOf(t, ring[:1])
+	ports, err := consultest.FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprintf("127.0.0.2:%d", ports[0]) // this machine, by another name
+	path := filepath.Join(moved.Data, "meshhub.yaml")
+	config, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(strings.Replace(string(config), moved.Address, address, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	moved.Start()
+	moved.Address = address
+	row := func() (out hubRow) {
+		var hubs list[hubRow]
+		c.JSON(&hubs, "get", "hubs")
+		for _, h := range hubs.Items {
+			if h.Name == moved.Name {
+				out = h
+			}
+		}
+		return out
+	}
+	if err := harness.Poll(harness.Patience, func() (bool, error) { h := row(); return h.Address == address && h.Problem == "", nil }); err != nil {
+		t.Fatalf("the others do not reach it: %+v", row())
+	}
+	if out := c.Ctl("domain", "transfer", "eu-west", "--to", moved.Name); !strings.Contains(out, moved.Name) {
+		t.Errorf("transfer says %s", out)
+	}
+	err = harness.Poll(harness.Patience, func() (bool, error) {
+		data, err := os.ReadFile(filepath.Join(moved.Data, "tls", "hub.pem"))
+		if err != nil {
+			return false, err
+		}
+		block, _ := pem.Decode(data)
+		cert, err := x509.ParseCertificate(block.Bytes)
+		return err == nil && cert.VerifyHostname("127.0.0.2") == nil, err
+	})
+	if err != nil {
+		t.Errorf("its certificate does not name the host: %v", err)
+	}
 }
 
 // TestARingSurvivesTheLossOfItsLeader has writers on every hub while leaders are

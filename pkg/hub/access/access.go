@@ -75,6 +75,7 @@ var methods = map[string]who{
 	"/meshkit.admin.v1.StoreService/Export":           operator,
 	"/meshkit.admin.v1.RingService/SetDrained":        operator,
 	"/meshkit.admin.v1.RingService/HoldBack":          hub,
+	"/meshkit.admin.v1.RingService/SetAddress":        hub,
 	"/meshkit.admin.v1.DomainService/CreateDomain":    operator,
 	"/meshkit.admin.v1.DomainService/AdoptDomain":     hub,
 	"/meshkit.control.v1.ControlService/Stream":       node,

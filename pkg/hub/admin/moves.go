@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -14,8 +17,10 @@ import (
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/access"
 	"github.com/meshkit/meshkit/pkg/hub/peers"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
+	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/state"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
@@ -46,6 +51,42 @@ func (s *Ring) HoldBack(_ context.Context, in *adminv1.HoldBackRequest) (*adminv
 	}
 	s.Replica.Hold(d)
 	return &adminv1.HoldBackResponse{}, nil
+}
+
+// maxAddress bounds the address of a hub, in bytes.
+const maxAddress = 256
+
+// SetAddress implements adminv1.RingServiceServer. Only the leader is called. Which hub
+// has moved, its certificate says.
+func (s *Ring) SetAddress(ctx context.Context, in *adminv1.SetAddressRequest) (*adminv1.SetAddressResponse, error) {
+	c := access.CallerOf(ctx)
+	if c.ID.Kind != identity.Hub {
+		return nil, fault.New(fault.CodeNotPermitted, "%s is not a hub, and has no address", c.ID)
+	}
+	host, port, err := net.SplitHostPort(in.GetAddress())
+	text := func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) }
+	if err != nil || host == "" || port == "" || port == "0" || len(in.GetAddress()) > maxAddress || strings.ContainsFunc(in.GetAddress(), text) {
+		return nil, fault.New(fault.CodeBadRequest, "address: want host:port, at most %d bytes", maxAddress)
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+		return nil, fault.New(fault.CodeBadRequest, "address: %s is every address of a machine, not one that others reach", in.GetAddress())
+	}
+	_, err = s.Replica.Propose(ctx, func(cur *replica.Current, _ time.Time) (replica.Proposal, error) {
+		switch h, ok := cur.State.Hub(c.ID.Name); {
+		case !ok:
+			return replica.Proposal{}, fault.New(fault.CodeNoSuchHub, "hub %q is not in the domain", c.ID.Name)
+		case h.GetAddress() == in.GetAddress():
+			return replica.Proposal{}, errReplayed
+		}
+		return replica.Proposal{
+			Kind: state.KindHubMoved, Author: c.Author, Origin: c.Origin, Traceparent: wire.Traceparent(ctx),
+			Payload: &logv1.HubMoved{Hub: c.ID.Name, Address: in.GetAddress()},
+		}, nil
+	})
+	if err != nil && !errors.Is(err, errReplayed) {
+		return nil, err
+	}
+	return &adminv1.SetAddressResponse{}, nil
 }
 
 // SetDrained implements adminv1.RingServiceServer. Only the leader is called.

@@ -72,6 +72,7 @@ var methods = map[string]bool{
 
 	"/meshkit.admin.v1.RingService/TransferLeadership": true,
 	"/meshkit.admin.v1.RingService/SetDrained":         true,
+	"/meshkit.admin.v1.RingService/SetAddress":         true,
 	"/meshkit.admin.v1.DomainService/CreateDomain":     true,
 }
 

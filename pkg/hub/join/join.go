@@ -14,6 +14,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/x509"
 	"errors"
 	"strings"
 	"time"
@@ -304,10 +305,11 @@ func (s *Service) Renew(ctx context.Context, in *identityv1.RenewRequest) (*iden
 		return nil, notRead()
 	}
 	issue := ca.Request{CSR: in.GetCsr(), ID: c.ID, TTL: ttl}
-	if presented := access.Certificate(ctx); c.ID.Kind == identity.Hub && presented != nil {
+	presented := access.Certificate(ctx)
+	if c.ID.Kind == identity.Hub && presented != nil {
 		issue.DNSNames, issue.IPs = presented.DNSNames, Addresses(presented.IPAddresses) // it goes on being reached there
 	}
-	cert, err := s.opt.Authority.Issue(ctx, issue)
+	cert, err := s.issueRenewed(ctx, issue, presented)
 	if err != nil {
 		return nil, err
 	}
@@ -319,6 +321,23 @@ func (s *Service) Renew(ctx context.Context, in *identityv1.RenewRequest) (*iden
 		bundle = anchors.CABundle()
 	}
 	return &identityv1.RenewResponse{CertificateChain: cert.Chain, CaBundle: bundle}, nil
+}
+
+// issueRenewed makes the next certificate of who has presented one. A hub that has moved
+// gets one that names the host of its new address, as the log has it, and not those of
+// before.
+func (s *Service) issueRenewed(ctx context.Context, issue ca.Request, presented *x509.Certificate) (ca.Certificate, error) {
+	if cur := s.opt.Replica.Current(); issue.ID.Kind == identity.Hub && presented != nil && cur != nil {
+		if h, ok := cur.State.Hub(issue.ID.Name); ok && !Names(presented, h.GetAddress()) {
+			moved := issue
+			moved.DNSNames, moved.IPs = hostNames(h.GetAddress())
+			// A host that no certificate can name must not cost the hub its certificate.
+			if cert, err := s.opt.Authority.Issue(ctx, moved); err == nil {
+				return cert, nil
+			}
+		}
+	}
+	return s.opt.Authority.Issue(ctx, issue)
 }
 
 // OperatorTTL is the life of an operator's certificate: a file that a person

@@ -3851,6 +3851,87 @@ func (*HoldBackResponse) Descriptor() ([]byte, []int) {
 	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
+type SetAddressRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host:port, at most 256 bytes.
+	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetAddressRequest) Reset() {
+	*x = SetAddressRequest{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetAddressRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetAddressRequest) ProtoMessage() {}
+
+func (x *SetAddressRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetAddressRequest.ProtoReflect.Descriptor instead.
+func (*SetAddressRequest) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *SetAddressRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type SetAddressResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetAddressResponse) Reset() {
+	*x = SetAddressResponse{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetAddressResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetAddressResponse) ProtoMessage() {}
+
+func (x *SetAddressResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetAddressResponse.ProtoReflect.Descriptor instead.
+func (*SetAddressResponse) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+}
+
 type CreateTokenRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Labels map[string]string      `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -3869,7 +3950,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3881,7 +3962,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3894,7 +3975,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CreateTokenRequest) GetLabels() map[string]string {
@@ -3954,7 +4035,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3966,7 +4047,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3979,7 +4060,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -4025,7 +4106,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4037,7 +4118,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4050,7 +4131,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 type ListTokensResponse struct {
@@ -4062,7 +4143,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4074,7 +4155,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4087,7 +4168,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -4115,7 +4196,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4127,7 +4208,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4140,7 +4221,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Token) GetId() string {
@@ -4222,7 +4303,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4234,7 +4315,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4247,7 +4328,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -4266,7 +4347,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4278,7 +4359,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4291,7 +4372,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RevokeTokenResponse) GetSeq() uint64 {
@@ -4309,7 +4390,7 @@ type GetTrustRequest struct {
 
 func (x *GetTrustRequest) Reset() {
 	*x = GetTrustRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4321,7 +4402,7 @@ func (x *GetTrustRequest) String() string {
 func (*GetTrustRequest) ProtoMessage() {}
 
 func (x *GetTrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4334,7 +4415,7 @@ func (x *GetTrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustRequest.ProtoReflect.Descriptor instead.
 func (*GetTrustRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 type GetTrustResponse struct {
@@ -4354,7 +4435,7 @@ type GetTrustResponse struct {
 
 func (x *GetTrustResponse) Reset() {
 	*x = GetTrustResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4366,7 +4447,7 @@ func (x *GetTrustResponse) String() string {
 func (*GetTrustResponse) ProtoMessage() {}
 
 func (x *GetTrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4379,7 +4460,7 @@ func (x *GetTrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustResponse.ProtoReflect.Descriptor instead.
 func (*GetTrustResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetTrustResponse) GetMetadata() *v11.Metadata {
@@ -4456,7 +4537,7 @@ type HubKey struct {
 
 func (x *HubKey) Reset() {
 	*x = HubKey{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4468,7 +4549,7 @@ func (x *HubKey) String() string {
 func (*HubKey) ProtoMessage() {}
 
 func (x *HubKey) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4481,7 +4562,7 @@ func (x *HubKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubKey.ProtoReflect.Descriptor instead.
 func (*HubKey) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *HubKey) GetHub() string {
@@ -4514,7 +4595,7 @@ type RotateHubKeyRequest struct {
 
 func (x *RotateHubKeyRequest) Reset() {
 	*x = RotateHubKeyRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4526,7 +4607,7 @@ func (x *RotateHubKeyRequest) String() string {
 func (*RotateHubKeyRequest) ProtoMessage() {}
 
 func (x *RotateHubKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4539,7 +4620,7 @@ func (x *RotateHubKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateHubKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateHubKeyRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RotateHubKeyRequest) GetRequestId() string {
@@ -4561,7 +4642,7 @@ type RotateHubKeyResponse struct {
 
 func (x *RotateHubKeyResponse) Reset() {
 	*x = RotateHubKeyResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4573,7 +4654,7 @@ func (x *RotateHubKeyResponse) String() string {
 func (*RotateHubKeyResponse) ProtoMessage() {}
 
 func (x *RotateHubKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4586,7 +4667,7 @@ func (x *RotateHubKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateHubKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateHubKeyResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RotateHubKeyResponse) GetHub() string {
@@ -4627,7 +4708,7 @@ type DropHubKeyRequest struct {
 
 func (x *DropHubKeyRequest) Reset() {
 	*x = DropHubKeyRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4639,7 +4720,7 @@ func (x *DropHubKeyRequest) String() string {
 func (*DropHubKeyRequest) ProtoMessage() {}
 
 func (x *DropHubKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4652,7 +4733,7 @@ func (x *DropHubKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropHubKeyRequest.ProtoReflect.Descriptor instead.
 func (*DropHubKeyRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *DropHubKeyRequest) GetHub() string {
@@ -4678,7 +4759,7 @@ type DropHubKeyResponse struct {
 
 func (x *DropHubKeyResponse) Reset() {
 	*x = DropHubKeyResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4690,7 +4771,7 @@ func (x *DropHubKeyResponse) String() string {
 func (*DropHubKeyResponse) ProtoMessage() {}
 
 func (x *DropHubKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4703,7 +4784,7 @@ func (x *DropHubKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropHubKeyResponse.ProtoReflect.Descriptor instead.
 func (*DropHubKeyResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *DropHubKeyResponse) GetKeysetVersion() uint64 {
@@ -4727,7 +4808,7 @@ type PublishTrustRequest struct {
 
 func (x *PublishTrustRequest) Reset() {
 	*x = PublishTrustRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4739,7 +4820,7 @@ func (x *PublishTrustRequest) String() string {
 func (*PublishTrustRequest) ProtoMessage() {}
 
 func (x *PublishTrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4752,7 +4833,7 @@ func (x *PublishTrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishTrustRequest.ProtoReflect.Descriptor instead.
 func (*PublishTrustRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PublishTrustRequest) GetMetadata() *v11.Metadata {
@@ -4793,7 +4874,7 @@ type PublishTrustResponse struct {
 
 func (x *PublishTrustResponse) Reset() {
 	*x = PublishTrustResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4805,7 +4886,7 @@ func (x *PublishTrustResponse) String() string {
 func (*PublishTrustResponse) ProtoMessage() {}
 
 func (x *PublishTrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4818,7 +4899,7 @@ func (x *PublishTrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishTrustResponse.ProtoReflect.Descriptor instead.
 func (*PublishTrustResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *PublishTrustResponse) GetRootVersion() uint64 {
@@ -4843,7 +4924,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4855,7 +4936,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4868,7 +4949,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{67}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 type ExportResponse struct {
@@ -4881,7 +4962,7 @@ type ExportResponse struct {
 
 func (x *ExportResponse) Reset() {
 	*x = ExportResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4893,7 +4974,7 @@ func (x *ExportResponse) String() string {
 func (*ExportResponse) ProtoMessage() {}
 
 func (x *ExportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4906,7 +4987,7 @@ func (x *ExportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
 func (*ExportResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{68}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ExportResponse) GetData() []byte {
@@ -5246,7 +5327,10 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\tunchanged\x18\x02 \x01(\bR\tunchanged\">\n" +
 	"\x0fHoldBackRequest\x12+\n" +
 	"\x03for\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03for\"\x12\n" +
-	"\x10HoldBackResponse\"\xa1\x02\n" +
+	"\x10HoldBackResponse\"-\n" +
+	"\x11SetAddressRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x14\n" +
+	"\x12SetAddressResponse\"\xa1\x02\n" +
 	"\x12CreateTokenRequest\x12H\n" +
 	"\x06labels\x18\x01 \x03(\v20.meshkit.admin.v1.CreateTokenRequest.LabelsEntryR\x06labels\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
@@ -5360,12 +5444,14 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"DropHubKey\x12#.meshkit.admin.v1.DropHubKeyRequest\x1a$.meshkit.admin.v1.DropHubKeyResponse\x12]\n" +
 	"\fPublishTrust\x12%.meshkit.admin.v1.PublishTrustRequest\x1a&.meshkit.admin.v1.PublishTrustResponse2]\n" +
 	"\fStoreService\x12M\n" +
-	"\x06Export\x12\x1f.meshkit.admin.v1.ExportRequest\x1a .meshkit.admin.v1.ExportResponse0\x012\xaa\x02\n" +
+	"\x06Export\x12\x1f.meshkit.admin.v1.ExportRequest\x1a .meshkit.admin.v1.ExportResponse0\x012\x83\x03\n" +
 	"\vRingService\x12o\n" +
 	"\x12TransferLeadership\x12+.meshkit.admin.v1.TransferLeadershipRequest\x1a,.meshkit.admin.v1.TransferLeadershipResponse\x12W\n" +
 	"\n" +
 	"SetDrained\x12#.meshkit.admin.v1.SetDrainedRequest\x1a$.meshkit.admin.v1.SetDrainedResponse\x12Q\n" +
-	"\bHoldBack\x12!.meshkit.admin.v1.HoldBackRequest\x1a\".meshkit.admin.v1.HoldBackResponse2\xca\x01\n" +
+	"\bHoldBack\x12!.meshkit.admin.v1.HoldBackRequest\x1a\".meshkit.admin.v1.HoldBackResponse\x12W\n" +
+	"\n" +
+	"SetAddress\x12#.meshkit.admin.v1.SetAddressRequest\x1a$.meshkit.admin.v1.SetAddressResponse2\xca\x01\n" +
 	"\rDomainService\x12]\n" +
 	"\fCreateDomain\x12%.meshkit.admin.v1.CreateDomainRequest\x1a&.meshkit.admin.v1.CreateDomainResponse\x12Z\n" +
 	"\vAdoptDomain\x12$.meshkit.admin.v1.AdoptDomainRequest\x1a%.meshkit.admin.v1.AdoptDomainResponseB=Z;github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1;adminv1b\x06proto3"
@@ -5383,7 +5469,7 @@ func file_meshkit_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_meshkit_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_meshkit_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
+var file_meshkit_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_meshkit_admin_v1_admin_proto_goTypes = []any{
 	(WatchResponse_Event)(0),           // 0: meshkit.admin.v1.WatchResponse.Event
 	(*CreateDomainRequest)(nil),        // 1: meshkit.admin.v1.CreateDomainRequest
@@ -5437,41 +5523,43 @@ var file_meshkit_admin_v1_admin_proto_goTypes = []any{
 	(*SetDrainedResponse)(nil),         // 49: meshkit.admin.v1.SetDrainedResponse
 	(*HoldBackRequest)(nil),            // 50: meshkit.admin.v1.HoldBackRequest
 	(*HoldBackResponse)(nil),           // 51: meshkit.admin.v1.HoldBackResponse
-	(*CreateTokenRequest)(nil),         // 52: meshkit.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 53: meshkit.admin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),          // 54: meshkit.admin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),         // 55: meshkit.admin.v1.ListTokensResponse
-	(*Token)(nil),                      // 56: meshkit.admin.v1.Token
-	(*RevokeTokenRequest)(nil),         // 57: meshkit.admin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),        // 58: meshkit.admin.v1.RevokeTokenResponse
-	(*GetTrustRequest)(nil),            // 59: meshkit.admin.v1.GetTrustRequest
-	(*GetTrustResponse)(nil),           // 60: meshkit.admin.v1.GetTrustResponse
-	(*HubKey)(nil),                     // 61: meshkit.admin.v1.HubKey
-	(*RotateHubKeyRequest)(nil),        // 62: meshkit.admin.v1.RotateHubKeyRequest
-	(*RotateHubKeyResponse)(nil),       // 63: meshkit.admin.v1.RotateHubKeyResponse
-	(*DropHubKeyRequest)(nil),          // 64: meshkit.admin.v1.DropHubKeyRequest
-	(*DropHubKeyResponse)(nil),         // 65: meshkit.admin.v1.DropHubKeyResponse
-	(*PublishTrustRequest)(nil),        // 66: meshkit.admin.v1.PublishTrustRequest
-	(*PublishTrustResponse)(nil),       // 67: meshkit.admin.v1.PublishTrustResponse
-	(*ExportRequest)(nil),              // 68: meshkit.admin.v1.ExportRequest
-	(*ExportResponse)(nil),             // 69: meshkit.admin.v1.ExportResponse
-	nil,                                // 70: meshkit.admin.v1.SimulateRequest.HeadersEntry
-	nil,                                // 71: meshkit.admin.v1.Agent.LabelsEntry
-	nil,                                // 72: meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
-	nil,                                // 73: meshkit.admin.v1.CreateTokenRequest.LabelsEntry
-	nil,                                // 74: meshkit.admin.v1.Token.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 75: google.protobuf.Timestamp
-	(v1.Phase)(0),                      // 76: meshkit.control.v1.Phase
-	(*v1.ResumePoint)(nil),             // 77: meshkit.control.v1.ResumePoint
-	(*v1.Nack)(nil),                    // 78: meshkit.control.v1.Nack
-	(*v1.Downlevel)(nil),               // 79: meshkit.control.v1.Downlevel
-	(*durationpb.Duration)(nil),        // 80: google.protobuf.Duration
-	(*v11.Metadata)(nil),               // 81: meshkit.trust.v1.Metadata
+	(*SetAddressRequest)(nil),          // 52: meshkit.admin.v1.SetAddressRequest
+	(*SetAddressResponse)(nil),         // 53: meshkit.admin.v1.SetAddressResponse
+	(*CreateTokenRequest)(nil),         // 54: meshkit.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 55: meshkit.admin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),          // 56: meshkit.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),         // 57: meshkit.admin.v1.ListTokensResponse
+	(*Token)(nil),                      // 58: meshkit.admin.v1.Token
+	(*RevokeTokenRequest)(nil),         // 59: meshkit.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),        // 60: meshkit.admin.v1.RevokeTokenResponse
+	(*GetTrustRequest)(nil),            // 61: meshkit.admin.v1.GetTrustRequest
+	(*GetTrustResponse)(nil),           // 62: meshkit.admin.v1.GetTrustResponse
+	(*HubKey)(nil),                     // 63: meshkit.admin.v1.HubKey
+	(*RotateHubKeyRequest)(nil),        // 64: meshkit.admin.v1.RotateHubKeyRequest
+	(*RotateHubKeyResponse)(nil),       // 65: meshkit.admin.v1.RotateHubKeyResponse
+	(*DropHubKeyRequest)(nil),          // 66: meshkit.admin.v1.DropHubKeyRequest
+	(*DropHubKeyResponse)(nil),         // 67: meshkit.admin.v1.DropHubKeyResponse
+	(*PublishTrustRequest)(nil),        // 68: meshkit.admin.v1.PublishTrustRequest
+	(*PublishTrustResponse)(nil),       // 69: meshkit.admin.v1.PublishTrustResponse
+	(*ExportRequest)(nil),              // 70: meshkit.admin.v1.ExportRequest
+	(*ExportResponse)(nil),             // 71: meshkit.admin.v1.ExportResponse
+	nil,                                // 72: meshkit.admin.v1.SimulateRequest.HeadersEntry
+	nil,                                // 73: meshkit.admin.v1.Agent.LabelsEntry
+	nil,                                // 74: meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
+	nil,                                // 75: meshkit.admin.v1.CreateTokenRequest.LabelsEntry
+	nil,                                // 76: meshkit.admin.v1.Token.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 77: google.protobuf.Timestamp
+	(v1.Phase)(0),                      // 78: meshkit.control.v1.Phase
+	(*v1.ResumePoint)(nil),             // 79: meshkit.control.v1.ResumePoint
+	(*v1.Nack)(nil),                    // 80: meshkit.control.v1.Nack
+	(*v1.Downlevel)(nil),               // 81: meshkit.control.v1.Downlevel
+	(*durationpb.Duration)(nil),        // 82: google.protobuf.Duration
+	(*v11.Metadata)(nil),               // 83: meshkit.trust.v1.Metadata
 }
 var file_meshkit_admin_v1_admin_proto_depIdxs = []int32{
 	3,  // 0: meshkit.admin.v1.CreateDomainResponse.hubs:type_name -> meshkit.admin.v1.DomainHub
-	75, // 1: meshkit.admin.v1.Resource.created_at:type_name -> google.protobuf.Timestamp
-	75, // 2: meshkit.admin.v1.Resource.updated_at:type_name -> google.protobuf.Timestamp
+	77, // 1: meshkit.admin.v1.Resource.created_at:type_name -> google.protobuf.Timestamp
+	77, // 2: meshkit.admin.v1.Resource.updated_at:type_name -> google.protobuf.Timestamp
 	8,  // 3: meshkit.admin.v1.Resource.owners:type_name -> meshkit.admin.v1.FieldOwner
 	9,  // 4: meshkit.admin.v1.Finding.resource:type_name -> meshkit.admin.v1.Key
 	9,  // 5: meshkit.admin.v1.GetRequest.key:type_name -> meshkit.admin.v1.Key
@@ -5490,42 +5578,42 @@ var file_meshkit_admin_v1_admin_proto_depIdxs = []int32{
 	23, // 18: meshkit.admin.v1.UndoResponse.result:type_name -> meshkit.admin.v1.ApplyResponse
 	9,  // 19: meshkit.admin.v1.HistoryRequest.key:type_name -> meshkit.admin.v1.Key
 	28, // 20: meshkit.admin.v1.HistoryResponse.entries:type_name -> meshkit.admin.v1.HistoryEntry
-	75, // 21: meshkit.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	77, // 21: meshkit.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
 	20, // 22: meshkit.admin.v1.HistoryEntry.diff:type_name -> meshkit.admin.v1.ResourceDiff
-	70, // 23: meshkit.admin.v1.SimulateRequest.headers:type_name -> meshkit.admin.v1.SimulateRequest.HeadersEntry
+	72, // 23: meshkit.admin.v1.SimulateRequest.headers:type_name -> meshkit.admin.v1.SimulateRequest.HeadersEntry
 	6,  // 24: meshkit.admin.v1.GetDomainResponse.also_served:type_name -> meshkit.admin.v1.ServedDomain
-	71, // 25: meshkit.admin.v1.Agent.labels:type_name -> meshkit.admin.v1.Agent.LabelsEntry
-	75, // 26: meshkit.admin.v1.Agent.joined_at:type_name -> google.protobuf.Timestamp
-	76, // 27: meshkit.admin.v1.Agent.phase:type_name -> meshkit.control.v1.Phase
-	77, // 28: meshkit.admin.v1.Agent.active:type_name -> meshkit.control.v1.ResumePoint
-	75, // 29: meshkit.admin.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
-	75, // 30: meshkit.admin.v1.Agent.certificate_not_after:type_name -> google.protobuf.Timestamp
-	78, // 31: meshkit.admin.v1.Agent.nack:type_name -> meshkit.control.v1.Nack
+	73, // 25: meshkit.admin.v1.Agent.labels:type_name -> meshkit.admin.v1.Agent.LabelsEntry
+	77, // 26: meshkit.admin.v1.Agent.joined_at:type_name -> google.protobuf.Timestamp
+	78, // 27: meshkit.admin.v1.Agent.phase:type_name -> meshkit.control.v1.Phase
+	79, // 28: meshkit.admin.v1.Agent.active:type_name -> meshkit.control.v1.ResumePoint
+	77, // 29: meshkit.admin.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
+	77, // 30: meshkit.admin.v1.Agent.certificate_not_after:type_name -> google.protobuf.Timestamp
+	80, // 31: meshkit.admin.v1.Agent.nack:type_name -> meshkit.control.v1.Nack
 	33, // 32: meshkit.admin.v1.ListAgentsResponse.agents:type_name -> meshkit.admin.v1.Agent
 	33, // 33: meshkit.admin.v1.GetAgentResponse.agent:type_name -> meshkit.admin.v1.Agent
-	79, // 34: meshkit.admin.v1.GetAgentResponse.downlevels:type_name -> meshkit.control.v1.Downlevel
-	72, // 35: meshkit.admin.v1.GetAgentResponse.reported_labels:type_name -> meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
-	80, // 36: meshkit.admin.v1.WatchPropagationResponse.p50:type_name -> google.protobuf.Duration
-	80, // 37: meshkit.admin.v1.WatchPropagationResponse.p99:type_name -> google.protobuf.Duration
-	80, // 38: meshkit.admin.v1.WatchPropagationResponse.last:type_name -> google.protobuf.Duration
+	81, // 34: meshkit.admin.v1.GetAgentResponse.downlevels:type_name -> meshkit.control.v1.Downlevel
+	74, // 35: meshkit.admin.v1.GetAgentResponse.reported_labels:type_name -> meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
+	82, // 36: meshkit.admin.v1.WatchPropagationResponse.p50:type_name -> google.protobuf.Duration
+	82, // 37: meshkit.admin.v1.WatchPropagationResponse.p99:type_name -> google.protobuf.Duration
+	82, // 38: meshkit.admin.v1.WatchPropagationResponse.last:type_name -> google.protobuf.Duration
 	42, // 39: meshkit.admin.v1.WatchPropagationResponse.nacks:type_name -> meshkit.admin.v1.AgentNack
-	78, // 40: meshkit.admin.v1.AgentNack.nack:type_name -> meshkit.control.v1.Nack
+	80, // 40: meshkit.admin.v1.AgentNack.nack:type_name -> meshkit.control.v1.Nack
 	45, // 41: meshkit.admin.v1.ListHubsResponse.hubs:type_name -> meshkit.admin.v1.Hub
-	75, // 42: meshkit.admin.v1.Hub.started_at:type_name -> google.protobuf.Timestamp
-	80, // 43: meshkit.admin.v1.TransferLeadershipResponse.took:type_name -> google.protobuf.Duration
-	80, // 44: meshkit.admin.v1.HoldBackRequest.for:type_name -> google.protobuf.Duration
-	73, // 45: meshkit.admin.v1.CreateTokenRequest.labels:type_name -> meshkit.admin.v1.CreateTokenRequest.LabelsEntry
-	80, // 46: meshkit.admin.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	75, // 47: meshkit.admin.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	56, // 48: meshkit.admin.v1.ListTokensResponse.tokens:type_name -> meshkit.admin.v1.Token
-	74, // 49: meshkit.admin.v1.Token.labels:type_name -> meshkit.admin.v1.Token.LabelsEntry
-	75, // 50: meshkit.admin.v1.Token.created_at:type_name -> google.protobuf.Timestamp
-	75, // 51: meshkit.admin.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	81, // 52: meshkit.admin.v1.GetTrustResponse.metadata:type_name -> meshkit.trust.v1.Metadata
-	75, // 53: meshkit.admin.v1.GetTrustResponse.root_expires_at:type_name -> google.protobuf.Timestamp
-	75, // 54: meshkit.admin.v1.GetTrustResponse.keyset_expires_at:type_name -> google.protobuf.Timestamp
-	61, // 55: meshkit.admin.v1.GetTrustResponse.hub_keys:type_name -> meshkit.admin.v1.HubKey
-	81, // 56: meshkit.admin.v1.PublishTrustRequest.metadata:type_name -> meshkit.trust.v1.Metadata
+	77, // 42: meshkit.admin.v1.Hub.started_at:type_name -> google.protobuf.Timestamp
+	82, // 43: meshkit.admin.v1.TransferLeadershipResponse.took:type_name -> google.protobuf.Duration
+	82, // 44: meshkit.admin.v1.HoldBackRequest.for:type_name -> google.protobuf.Duration
+	75, // 45: meshkit.admin.v1.CreateTokenRequest.labels:type_name -> meshkit.admin.v1.CreateTokenRequest.LabelsEntry
+	82, // 46: meshkit.admin.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	77, // 47: meshkit.admin.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	58, // 48: meshkit.admin.v1.ListTokensResponse.tokens:type_name -> meshkit.admin.v1.Token
+	76, // 49: meshkit.admin.v1.Token.labels:type_name -> meshkit.admin.v1.Token.LabelsEntry
+	77, // 50: meshkit.admin.v1.Token.created_at:type_name -> google.protobuf.Timestamp
+	77, // 51: meshkit.admin.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	83, // 52: meshkit.admin.v1.GetTrustResponse.metadata:type_name -> meshkit.trust.v1.Metadata
+	77, // 53: meshkit.admin.v1.GetTrustResponse.root_expires_at:type_name -> google.protobuf.Timestamp
+	77, // 54: meshkit.admin.v1.GetTrustResponse.keyset_expires_at:type_name -> google.protobuf.Timestamp
+	63, // 55: meshkit.admin.v1.GetTrustResponse.hub_keys:type_name -> meshkit.admin.v1.HubKey
+	83, // 56: meshkit.admin.v1.PublishTrustRequest.metadata:type_name -> meshkit.trust.v1.Metadata
 	11, // 57: meshkit.admin.v1.ResourceService.Get:input_type -> meshkit.admin.v1.GetRequest
 	13, // 58: meshkit.admin.v1.ResourceService.List:input_type -> meshkit.admin.v1.ListRequest
 	15, // 59: meshkit.admin.v1.ResourceService.Watch:input_type -> meshkit.admin.v1.WatchRequest
@@ -5540,48 +5628,50 @@ var file_meshkit_admin_v1_admin_proto_depIdxs = []int32{
 	38, // 68: meshkit.admin.v1.FleetService.ForgetAgent:input_type -> meshkit.admin.v1.ForgetAgentRequest
 	40, // 69: meshkit.admin.v1.FleetService.WatchPropagation:input_type -> meshkit.admin.v1.WatchPropagationRequest
 	43, // 70: meshkit.admin.v1.FleetService.ListHubs:input_type -> meshkit.admin.v1.ListHubsRequest
-	52, // 71: meshkit.admin.v1.FleetService.CreateToken:input_type -> meshkit.admin.v1.CreateTokenRequest
-	54, // 72: meshkit.admin.v1.FleetService.ListTokens:input_type -> meshkit.admin.v1.ListTokensRequest
-	57, // 73: meshkit.admin.v1.FleetService.RevokeToken:input_type -> meshkit.admin.v1.RevokeTokenRequest
-	59, // 74: meshkit.admin.v1.TrustService.GetTrust:input_type -> meshkit.admin.v1.GetTrustRequest
-	62, // 75: meshkit.admin.v1.TrustService.RotateHubKey:input_type -> meshkit.admin.v1.RotateHubKeyRequest
-	64, // 76: meshkit.admin.v1.TrustService.DropHubKey:input_type -> meshkit.admin.v1.DropHubKeyRequest
-	66, // 77: meshkit.admin.v1.TrustService.PublishTrust:input_type -> meshkit.admin.v1.PublishTrustRequest
-	68, // 78: meshkit.admin.v1.StoreService.Export:input_type -> meshkit.admin.v1.ExportRequest
+	54, // 71: meshkit.admin.v1.FleetService.CreateToken:input_type -> meshkit.admin.v1.CreateTokenRequest
+	56, // 72: meshkit.admin.v1.FleetService.ListTokens:input_type -> meshkit.admin.v1.ListTokensRequest
+	59, // 73: meshkit.admin.v1.FleetService.RevokeToken:input_type -> meshkit.admin.v1.RevokeTokenRequest
+	61, // 74: meshkit.admin.v1.TrustService.GetTrust:input_type -> meshkit.admin.v1.GetTrustRequest
+	64, // 75: meshkit.admin.v1.TrustService.RotateHubKey:input_type -> meshkit.admin.v1.RotateHubKeyRequest
+	66, // 76: meshkit.admin.v1.TrustService.DropHubKey:input_type -> meshkit.admin.v1.DropHubKeyRequest
+	68, // 77: meshkit.admin.v1.TrustService.PublishTrust:input_type -> meshkit.admin.v1.PublishTrustRequest
+	70, // 78: meshkit.admin.v1.StoreService.Export:input_type -> meshkit.admin.v1.ExportRequest
 	46, // 79: meshkit.admin.v1.RingService.TransferLeadership:input_type -> meshkit.admin.v1.TransferLeadershipRequest
 	48, // 80: meshkit.admin.v1.RingService.SetDrained:input_type -> meshkit.admin.v1.SetDrainedRequest
 	50, // 81: meshkit.admin.v1.RingService.HoldBack:input_type -> meshkit.admin.v1.HoldBackRequest
-	1,  // 82: meshkit.admin.v1.DomainService.CreateDomain:input_type -> meshkit.admin.v1.CreateDomainRequest
-	4,  // 83: meshkit.admin.v1.DomainService.AdoptDomain:input_type -> meshkit.admin.v1.AdoptDomainRequest
-	12, // 84: meshkit.admin.v1.ResourceService.Get:output_type -> meshkit.admin.v1.GetResponse
-	14, // 85: meshkit.admin.v1.ResourceService.List:output_type -> meshkit.admin.v1.ListResponse
-	16, // 86: meshkit.admin.v1.ResourceService.Watch:output_type -> meshkit.admin.v1.WatchResponse
-	21, // 87: meshkit.admin.v1.ResourceService.Plan:output_type -> meshkit.admin.v1.PlanResponse
-	23, // 88: meshkit.admin.v1.ResourceService.Apply:output_type -> meshkit.admin.v1.ApplyResponse
-	25, // 89: meshkit.admin.v1.ResourceService.Undo:output_type -> meshkit.admin.v1.UndoResponse
-	27, // 90: meshkit.admin.v1.ResourceService.History:output_type -> meshkit.admin.v1.HistoryResponse
-	30, // 91: meshkit.admin.v1.ResourceService.Simulate:output_type -> meshkit.admin.v1.SimulateResponse
-	32, // 92: meshkit.admin.v1.FleetService.GetDomain:output_type -> meshkit.admin.v1.GetDomainResponse
-	35, // 93: meshkit.admin.v1.FleetService.ListAgents:output_type -> meshkit.admin.v1.ListAgentsResponse
-	37, // 94: meshkit.admin.v1.FleetService.GetAgent:output_type -> meshkit.admin.v1.GetAgentResponse
-	39, // 95: meshkit.admin.v1.FleetService.ForgetAgent:output_type -> meshkit.admin.v1.ForgetAgentResponse
-	41, // 96: meshkit.admin.v1.FleetService.WatchPropagation:output_type -> meshkit.admin.v1.WatchPropagationResponse
-	44, // 97: meshkit.admin.v1.FleetService.ListHubs:output_type -> meshkit.admin.v1.ListHubsResponse
-	53, // 98: meshkit.admin.v1.FleetService.CreateToken:output_type -> meshkit.admin.v1.CreateTokenResponse
-	55, // 99: meshkit.admin.v1.FleetService.ListTokens:output_type -> meshkit.admin.v1.ListTokensResponse
-	58, // 100: meshkit.admin.v1.FleetService.RevokeToken:output_type -> meshkit.admin.v1.RevokeTokenResponse
-	60, // 101: meshkit.admin.v1.TrustService.GetTrust:output_type -> meshkit.admin.v1.GetTrustResponse
-	63, // 102: meshkit.admin.v1.TrustService.RotateHubKey:output_type -> meshkit.admin.v1.RotateHubKeyResponse
-	65, // 103: meshkit.admin.v1.TrustService.DropHubKey:output_type -> meshkit.admin.v1.DropHubKeyResponse
-	67, // 104: meshkit.admin.v1.TrustService.PublishTrust:output_type -> meshkit.admin.v1.PublishTrustResponse
-	69, // 105: meshkit.admin.v1.StoreService.Export:output_type -> meshkit.admin.v1.ExportResponse
-	47, // 106: meshkit.admin.v1.RingService.TransferLeadership:output_type -> meshkit.admin.v1.TransferLeadershipResponse
-	49, // 107: meshkit.admin.v1.RingService.SetDrained:output_type -> meshkit.admin.v1.SetDrainedResponse
-	51, // 108: meshkit.admin.v1.RingService.HoldBack:output_type -> meshkit.admin.v1.HoldBackResponse
-	2,  // 109: meshkit.admin.v1.DomainService.CreateDomain:output_type -> meshkit.admin.v1.CreateDomainResponse
-	5,  // 110: meshkit.admin.v1.DomainService.AdoptDomain:output_type -> meshkit.admin.v1.AdoptDomainResponse
-	84, // [84:111] is the sub-list for method output_type
-	57, // [57:84] is the sub-list for method input_type
+	52, // 82: meshkit.admin.v1.RingService.SetAddress:input_type -> meshkit.admin.v1.SetAddressRequest
+	1,  // 83: meshkit.admin.v1.DomainService.CreateDomain:input_type -> meshkit.admin.v1.CreateDomainRequest
+	4,  // 84: meshkit.admin.v1.DomainService.AdoptDomain:input_type -> meshkit.admin.v1.AdoptDomainRequest
+	12, // 85: meshkit.admin.v1.ResourceService.Get:output_type -> meshkit.admin.v1.GetResponse
+	14, // 86: meshkit.admin.v1.ResourceService.List:output_type -> meshkit.admin.v1.ListResponse
+	16, // 87: meshkit.admin.v1.ResourceService.Watch:output_type -> meshkit.admin.v1.WatchResponse
+	21, // 88: meshkit.admin.v1.ResourceService.Plan:output_type -> meshkit.admin.v1.PlanResponse
+	23, // 89: meshkit.admin.v1.ResourceService.Apply:output_type -> meshkit.admin.v1.ApplyResponse
+	25, // 90: meshkit.admin.v1.ResourceService.Undo:output_type -> meshkit.admin.v1.UndoResponse
+	27, // 91: meshkit.admin.v1.ResourceService.History:output_type -> meshkit.admin.v1.HistoryResponse
+	30, // 92: meshkit.admin.v1.ResourceService.Simulate:output_type -> meshkit.admin.v1.SimulateResponse
+	32, // 93: meshkit.admin.v1.FleetService.GetDomain:output_type -> meshkit.admin.v1.GetDomainResponse
+	35, // 94: meshkit.admin.v1.FleetService.ListAgents:output_type -> meshkit.admin.v1.ListAgentsResponse
+	37, // 95: meshkit.admin.v1.FleetService.GetAgent:output_type -> meshkit.admin.v1.GetAgentResponse
+	39, // 96: meshkit.admin.v1.FleetService.ForgetAgent:output_type -> meshkit.admin.v1.ForgetAgentResponse
+	41, // 97: meshkit.admin.v1.FleetService.WatchPropagation:output_type -> meshkit.admin.v1.WatchPropagationResponse
+	44, // 98: meshkit.admin.v1.FleetService.ListHubs:output_type -> meshkit.admin.v1.ListHubsResponse
+	55, // 99: meshkit.admin.v1.FleetService.CreateToken:output_type -> meshkit.admin.v1.CreateTokenResponse
+	57, // 100: meshkit.admin.v1.FleetService.ListTokens:output_type -> meshkit.admin.v1.ListTokensResponse
+	60, // 101: meshkit.admin.v1.FleetService.RevokeToken:output_type -> meshkit.admin.v1.RevokeTokenResponse
+	62, // 102: meshkit.admin.v1.TrustService.GetTrust:output_type -> meshkit.admin.v1.GetTrustResponse
+	65, // 103: meshkit.admin.v1.TrustService.RotateHubKey:output_type -> meshkit.admin.v1.RotateHubKeyResponse
+	67, // 104: meshkit.admin.v1.TrustService.DropHubKey:output_type -> meshkit.admin.v1.DropHubKeyResponse
+	69, // 105: meshkit.admin.v1.TrustService.PublishTrust:output_type -> meshkit.admin.v1.PublishTrustResponse
+	71, // 106: meshkit.admin.v1.StoreService.Export:output_type -> meshkit.admin.v1.ExportResponse
+	47, // 107: meshkit.admin.v1.RingService.TransferLeadership:output_type -> meshkit.admin.v1.TransferLeadershipResponse
+	49, // 108: meshkit.admin.v1.RingService.SetDrained:output_type -> meshkit.admin.v1.SetDrainedResponse
+	51, // 109: meshkit.admin.v1.RingService.HoldBack:output_type -> meshkit.admin.v1.HoldBackResponse
+	53, // 110: meshkit.admin.v1.RingService.SetAddress:output_type -> meshkit.admin.v1.SetAddressResponse
+	2,  // 111: meshkit.admin.v1.DomainService.CreateDomain:output_type -> meshkit.admin.v1.CreateDomainResponse
+	5,  // 112: meshkit.admin.v1.DomainService.AdoptDomain:output_type -> meshkit.admin.v1.AdoptDomainResponse
+	85, // [85:113] is the sub-list for method output_type
+	57, // [57:85] is the sub-list for method input_type
 	57, // [57:57] is the sub-list for extension type_name
 	57, // [57:57] is the sub-list for extension extendee
 	0,  // [0:57] is the sub-list for field type_name
@@ -5598,7 +5688,7 @@ func file_meshkit_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_admin_v1_admin_proto_rawDesc), len(file_meshkit_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   74,
+			NumMessages:   76,
 			NumExtensions: 0,
 			NumServices:   6,
 		},

@@ -1178,6 +1178,7 @@ const (
 	RingService_TransferLeadership_FullMethodName = "/meshkit.admin.v1.RingService/TransferLeadership"
 	RingService_SetDrained_FullMethodName         = "/meshkit.admin.v1.RingService/SetDrained"
 	RingService_HoldBack_FullMethodName           = "/meshkit.admin.v1.RingService/HoldBack"
+	RingService_SetAddress_FullMethodName         = "/meshkit.admin.v1.RingService/SetAddress"
 )
 
 // RingServiceClient is the client API for RingService service.
@@ -1195,6 +1196,9 @@ type RingServiceClient interface {
 	// HoldBack is for hubs: the one that is asked leaves the lease to others for a
 	// while.
 	HoldBack(ctx context.Context, in *HoldBackRequest, opts ...grpc.CallOption) (*HoldBackResponse, error)
+	// SetAddress is for hubs: the caller is reached at another address from now on. It
+	// is an entry of the log; nothing is written when the log has that address.
+	SetAddress(ctx context.Context, in *SetAddressRequest, opts ...grpc.CallOption) (*SetAddressResponse, error)
 }
 
 type ringServiceClient struct {
@@ -1235,6 +1239,16 @@ func (c *ringServiceClient) HoldBack(ctx context.Context, in *HoldBackRequest, o
 	return out, nil
 }
 
+func (c *ringServiceClient) SetAddress(ctx context.Context, in *SetAddressRequest, opts ...grpc.CallOption) (*SetAddressResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetAddressResponse)
+	err := c.cc.Invoke(ctx, RingService_SetAddress_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RingServiceServer is the server API for RingService service.
 // All implementations must embed UnimplementedRingServiceServer
 // for forward compatibility.
@@ -1250,6 +1264,9 @@ type RingServiceServer interface {
 	// HoldBack is for hubs: the one that is asked leaves the lease to others for a
 	// while.
 	HoldBack(context.Context, *HoldBackRequest) (*HoldBackResponse, error)
+	// SetAddress is for hubs: the caller is reached at another address from now on. It
+	// is an entry of the log; nothing is written when the log has that address.
+	SetAddress(context.Context, *SetAddressRequest) (*SetAddressResponse, error)
 	mustEmbedUnimplementedRingServiceServer()
 }
 
@@ -1268,6 +1285,9 @@ func (UnimplementedRingServiceServer) SetDrained(context.Context, *SetDrainedReq
 }
 func (UnimplementedRingServiceServer) HoldBack(context.Context, *HoldBackRequest) (*HoldBackResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method HoldBack not implemented")
+}
+func (UnimplementedRingServiceServer) SetAddress(context.Context, *SetAddressRequest) (*SetAddressResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetAddress not implemented")
 }
 func (UnimplementedRingServiceServer) mustEmbedUnimplementedRingServiceServer() {}
 func (UnimplementedRingServiceServer) testEmbeddedByValue()                     {}
@@ -1344,6 +1364,24 @@ func _RingService_HoldBack_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RingService_SetAddress_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetAddressRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RingServiceServer).SetAddress(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RingService_SetAddress_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RingServiceServer).SetAddress(ctx, req.(*SetAddressRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RingService_ServiceDesc is the grpc.ServiceDesc for RingService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1362,6 +1400,10 @@ var RingService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "HoldBack",
 			Handler:    _RingService_HoldBack_Handler,
+		},
+		{
+			MethodName: "SetAddress",
+			Handler:    _RingService_SetAddress_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

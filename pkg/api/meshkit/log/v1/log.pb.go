@@ -758,6 +758,59 @@ func (x *HubDrained) GetFingerprint() []byte {
 	return nil
 }
 
+// HubMoved says where a hub is reached from here on. The hub itself asked for it.
+type HubMoved struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hub           string                 `protobuf:"bytes,1,opt,name=hub,proto3" json:"hub,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HubMoved) Reset() {
+	*x = HubMoved{}
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HubMoved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HubMoved) ProtoMessage() {}
+
+func (x *HubMoved) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HubMoved.ProtoReflect.Descriptor instead.
+func (*HubMoved) Descriptor() ([]byte, []int) {
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *HubMoved) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *HubMoved) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 // LeadershipTransferred records who had the leader hand over, and to whom. It
 // changes nothing by itself: the next term tells who leads.
 type LeadershipTransferred struct {
@@ -772,7 +825,7 @@ type LeadershipTransferred struct {
 
 func (x *LeadershipTransferred) Reset() {
 	*x = LeadershipTransferred{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[9]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +837,7 @@ func (x *LeadershipTransferred) String() string {
 func (*LeadershipTransferred) ProtoMessage() {}
 
 func (x *LeadershipTransferred) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[9]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +850,7 @@ func (x *LeadershipTransferred) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeadershipTransferred.ProtoReflect.Descriptor instead.
 func (*LeadershipTransferred) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LeadershipTransferred) GetFrom() string {
@@ -834,7 +887,7 @@ type DomainHosted struct {
 
 func (x *DomainHosted) Reset() {
 	*x = DomainHosted{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +899,7 @@ func (x *DomainHosted) String() string {
 func (*DomainHosted) ProtoMessage() {}
 
 func (x *DomainHosted) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[10]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +912,7 @@ func (x *DomainHosted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DomainHosted.ProtoReflect.Descriptor instead.
 func (*DomainHosted) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DomainHosted) GetDomain() string {
@@ -898,7 +951,7 @@ type NodeJoined struct {
 
 func (x *NodeJoined) Reset() {
 	*x = NodeJoined{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +963,7 @@ func (x *NodeJoined) String() string {
 func (*NodeJoined) ProtoMessage() {}
 
 func (x *NodeJoined) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[11]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +976,7 @@ func (x *NodeJoined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeJoined.ProtoReflect.Descriptor instead.
 func (*NodeJoined) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NodeJoined) GetNode() string {
@@ -971,7 +1024,7 @@ type NodeForgotten struct {
 
 func (x *NodeForgotten) Reset() {
 	*x = NodeForgotten{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1036,7 @@ func (x *NodeForgotten) String() string {
 func (*NodeForgotten) ProtoMessage() {}
 
 func (x *NodeForgotten) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[12]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1049,7 @@ func (x *NodeForgotten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeForgotten.ProtoReflect.Descriptor instead.
 func (*NodeForgotten) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *NodeForgotten) GetNode() string {
@@ -1032,7 +1085,7 @@ type CertificateIssued struct {
 
 func (x *CertificateIssued) Reset() {
 	*x = CertificateIssued{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1097,7 @@ func (x *CertificateIssued) String() string {
 func (*CertificateIssued) ProtoMessage() {}
 
 func (x *CertificateIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[13]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1110,7 @@ func (x *CertificateIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateIssued.ProtoReflect.Descriptor instead.
 func (*CertificateIssued) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CertificateIssued) GetIdentity() string {
@@ -1124,7 +1177,7 @@ type TrustUpdated struct {
 
 func (x *TrustUpdated) Reset() {
 	*x = TrustUpdated{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1189,7 @@ func (x *TrustUpdated) String() string {
 func (*TrustUpdated) ProtoMessage() {}
 
 func (x *TrustUpdated) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[14]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1202,7 @@ func (x *TrustUpdated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustUpdated.ProtoReflect.Descriptor instead.
 func (*TrustUpdated) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TrustUpdated) GetRoots() [][]byte {
@@ -1206,7 +1259,7 @@ type LossAccepted struct {
 
 func (x *LossAccepted) Reset() {
 	*x = LossAccepted{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1271,7 @@ func (x *LossAccepted) String() string {
 func (*LossAccepted) ProtoMessage() {}
 
 func (x *LossAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[15]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1284,7 @@ func (x *LossAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LossAccepted.ProtoReflect.Descriptor instead.
 func (*LossAccepted) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LossAccepted) GetLostSeq() uint64 {
@@ -1285,7 +1338,7 @@ type LogRestored struct {
 
 func (x *LogRestored) Reset() {
 	*x = LogRestored{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1297,7 +1350,7 @@ func (x *LogRestored) String() string {
 func (*LogRestored) ProtoMessage() {}
 
 func (x *LogRestored) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[16]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1310,7 +1363,7 @@ func (x *LogRestored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRestored.ProtoReflect.Descriptor instead.
 func (*LogRestored) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LogRestored) GetKeptSeq() uint64 {
@@ -1388,7 +1441,7 @@ type BackupHeader struct {
 
 func (x *BackupHeader) Reset() {
 	*x = BackupHeader{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1453,7 @@ func (x *BackupHeader) String() string {
 func (*BackupHeader) ProtoMessage() {}
 
 func (x *BackupHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[17]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1466,7 @@ func (x *BackupHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupHeader.ProtoReflect.Descriptor instead.
 func (*BackupHeader) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BackupHeader) GetDomain() string {
@@ -1494,7 +1547,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1559,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[18]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1572,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -1695,7 +1748,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1760,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[19]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1773,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1850,7 +1903,7 @@ type ResourceState struct {
 
 func (x *ResourceState) Reset() {
 	*x = ResourceState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +1915,7 @@ func (x *ResourceState) String() string {
 func (*ResourceState) ProtoMessage() {}
 
 func (x *ResourceState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[20]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +1928,7 @@ func (x *ResourceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceState.ProtoReflect.Descriptor instead.
 func (*ResourceState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{20}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ResourceState) GetKind() string {
@@ -1969,7 +2022,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1981,7 +2034,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[21]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2047,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{21}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Revision) GetKind() string {
@@ -2082,7 +2135,7 @@ type ChangeRecord struct {
 
 func (x *ChangeRecord) Reset() {
 	*x = ChangeRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2094,7 +2147,7 @@ func (x *ChangeRecord) String() string {
 func (*ChangeRecord) ProtoMessage() {}
 
 func (x *ChangeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[22]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2107,7 +2160,7 @@ func (x *ChangeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRecord.ProtoReflect.Descriptor instead.
 func (*ChangeRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{22}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ChangeRecord) GetSeq() uint64 {
@@ -2207,7 +2260,7 @@ type TokenState struct {
 
 func (x *TokenState) Reset() {
 	*x = TokenState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[23]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2219,7 +2272,7 @@ func (x *TokenState) String() string {
 func (*TokenState) ProtoMessage() {}
 
 func (x *TokenState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[23]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2232,7 +2285,7 @@ func (x *TokenState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenState.ProtoReflect.Descriptor instead.
 func (*TokenState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{23}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TokenState) GetToken() *TokenCreated {
@@ -2293,7 +2346,7 @@ type NodeState struct {
 
 func (x *NodeState) Reset() {
 	*x = NodeState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[24]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2305,7 +2358,7 @@ func (x *NodeState) String() string {
 func (*NodeState) ProtoMessage() {}
 
 func (x *NodeState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[24]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2318,7 +2371,7 @@ func (x *NodeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
 func (*NodeState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{24}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NodeState) GetNode() string {
@@ -2393,7 +2446,7 @@ type HubState struct {
 
 func (x *HubState) Reset() {
 	*x = HubState{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[25]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +2458,7 @@ func (x *HubState) String() string {
 func (*HubState) ProtoMessage() {}
 
 func (x *HubState) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[25]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +2471,7 @@ func (x *HubState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubState.ProtoReflect.Descriptor instead.
 func (*HubState) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{25}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *HubState) GetHub() string {
@@ -2470,7 +2523,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[26]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2535,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_log_v1_log_proto_msgTypes[26]
+	mi := &file_meshkit_log_v1_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2548,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{26}
+	return file_meshkit_log_v1_log_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RequestRecord) GetRequestId() string {
@@ -2586,7 +2639,10 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"HubDrained\x12\x10\n" +
 	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x18\n" +
 	"\adrained\x18\x02 \x01(\bR\adrained\x12 \n" +
-	"\vfingerprint\x18\x03 \x01(\fR\vfingerprint\"]\n" +
+	"\vfingerprint\x18\x03 \x01(\fR\vfingerprint\"6\n" +
+	"\bHubMoved\x12\x10\n" +
+	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"]\n" +
 	"\x15LeadershipTransferred\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12 \n" +
@@ -2766,7 +2822,7 @@ func file_meshkit_log_v1_log_proto_rawDescGZIP() []byte {
 	return file_meshkit_log_v1_log_proto_rawDescData
 }
 
-var file_meshkit_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_meshkit_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_meshkit_log_v1_log_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: meshkit.log.v1.Entry
 	(*DomainCreated)(nil),         // 1: meshkit.log.v1.DomainCreated
@@ -2777,61 +2833,62 @@ var file_meshkit_log_v1_log_proto_goTypes = []any{
 	(*TokenRevoked)(nil),          // 6: meshkit.log.v1.TokenRevoked
 	(*HubJoined)(nil),             // 7: meshkit.log.v1.HubJoined
 	(*HubDrained)(nil),            // 8: meshkit.log.v1.HubDrained
-	(*LeadershipTransferred)(nil), // 9: meshkit.log.v1.LeadershipTransferred
-	(*DomainHosted)(nil),          // 10: meshkit.log.v1.DomainHosted
-	(*NodeJoined)(nil),            // 11: meshkit.log.v1.NodeJoined
-	(*NodeForgotten)(nil),         // 12: meshkit.log.v1.NodeForgotten
-	(*CertificateIssued)(nil),     // 13: meshkit.log.v1.CertificateIssued
-	(*TrustUpdated)(nil),          // 14: meshkit.log.v1.TrustUpdated
-	(*LossAccepted)(nil),          // 15: meshkit.log.v1.LossAccepted
-	(*LogRestored)(nil),           // 16: meshkit.log.v1.LogRestored
-	(*BackupHeader)(nil),          // 17: meshkit.log.v1.BackupHeader
-	(*SnapshotRecord)(nil),        // 18: meshkit.log.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),        // 19: meshkit.log.v1.SnapshotHeader
-	(*ResourceState)(nil),         // 20: meshkit.log.v1.ResourceState
-	(*Revision)(nil),              // 21: meshkit.log.v1.Revision
-	(*ChangeRecord)(nil),          // 22: meshkit.log.v1.ChangeRecord
-	(*TokenState)(nil),            // 23: meshkit.log.v1.TokenState
-	(*NodeState)(nil),             // 24: meshkit.log.v1.NodeState
-	(*HubState)(nil),              // 25: meshkit.log.v1.HubState
-	(*RequestRecord)(nil),         // 26: meshkit.log.v1.RequestRecord
-	nil,                           // 27: meshkit.log.v1.TokenCreated.LabelsEntry
-	nil,                           // 28: meshkit.log.v1.NodeJoined.LabelsEntry
-	nil,                           // 29: meshkit.log.v1.NodeState.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*HubMoved)(nil),              // 9: meshkit.log.v1.HubMoved
+	(*LeadershipTransferred)(nil), // 10: meshkit.log.v1.LeadershipTransferred
+	(*DomainHosted)(nil),          // 11: meshkit.log.v1.DomainHosted
+	(*NodeJoined)(nil),            // 12: meshkit.log.v1.NodeJoined
+	(*NodeForgotten)(nil),         // 13: meshkit.log.v1.NodeForgotten
+	(*CertificateIssued)(nil),     // 14: meshkit.log.v1.CertificateIssued
+	(*TrustUpdated)(nil),          // 15: meshkit.log.v1.TrustUpdated
+	(*LossAccepted)(nil),          // 16: meshkit.log.v1.LossAccepted
+	(*LogRestored)(nil),           // 17: meshkit.log.v1.LogRestored
+	(*BackupHeader)(nil),          // 18: meshkit.log.v1.BackupHeader
+	(*SnapshotRecord)(nil),        // 19: meshkit.log.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),        // 20: meshkit.log.v1.SnapshotHeader
+	(*ResourceState)(nil),         // 21: meshkit.log.v1.ResourceState
+	(*Revision)(nil),              // 22: meshkit.log.v1.Revision
+	(*ChangeRecord)(nil),          // 23: meshkit.log.v1.ChangeRecord
+	(*TokenState)(nil),            // 24: meshkit.log.v1.TokenState
+	(*NodeState)(nil),             // 25: meshkit.log.v1.NodeState
+	(*HubState)(nil),              // 26: meshkit.log.v1.HubState
+	(*RequestRecord)(nil),         // 27: meshkit.log.v1.RequestRecord
+	nil,                           // 28: meshkit.log.v1.TokenCreated.LabelsEntry
+	nil,                           // 29: meshkit.log.v1.NodeJoined.LabelsEntry
+	nil,                           // 30: meshkit.log.v1.NodeState.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
 }
 var file_meshkit_log_v1_log_proto_depIdxs = []int32{
-	30, // 0: meshkit.log.v1.Entry.time:type_name -> google.protobuf.Timestamp
+	31, // 0: meshkit.log.v1.Entry.time:type_name -> google.protobuf.Timestamp
 	4,  // 1: meshkit.log.v1.ChangeSet.writes:type_name -> meshkit.log.v1.ResourceWrite
-	27, // 2: meshkit.log.v1.TokenCreated.labels:type_name -> meshkit.log.v1.TokenCreated.LabelsEntry
-	30, // 3: meshkit.log.v1.TokenCreated.expires_at:type_name -> google.protobuf.Timestamp
-	13, // 4: meshkit.log.v1.HubJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	13, // 5: meshkit.log.v1.HubJoined.issuer:type_name -> meshkit.log.v1.CertificateIssued
-	28, // 6: meshkit.log.v1.NodeJoined.labels:type_name -> meshkit.log.v1.NodeJoined.LabelsEntry
-	13, // 7: meshkit.log.v1.NodeJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	30, // 8: meshkit.log.v1.CertificateIssued.not_before:type_name -> google.protobuf.Timestamp
-	30, // 9: meshkit.log.v1.CertificateIssued.not_after:type_name -> google.protobuf.Timestamp
-	30, // 10: meshkit.log.v1.LogRestored.backup_time:type_name -> google.protobuf.Timestamp
-	30, // 11: meshkit.log.v1.BackupHeader.time:type_name -> google.protobuf.Timestamp
-	19, // 12: meshkit.log.v1.SnapshotRecord.header:type_name -> meshkit.log.v1.SnapshotHeader
-	20, // 13: meshkit.log.v1.SnapshotRecord.resource:type_name -> meshkit.log.v1.ResourceState
-	21, // 14: meshkit.log.v1.SnapshotRecord.revision:type_name -> meshkit.log.v1.Revision
-	22, // 15: meshkit.log.v1.SnapshotRecord.change:type_name -> meshkit.log.v1.ChangeRecord
-	23, // 16: meshkit.log.v1.SnapshotRecord.token:type_name -> meshkit.log.v1.TokenState
-	24, // 17: meshkit.log.v1.SnapshotRecord.node:type_name -> meshkit.log.v1.NodeState
-	13, // 18: meshkit.log.v1.SnapshotRecord.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	26, // 19: meshkit.log.v1.SnapshotRecord.request:type_name -> meshkit.log.v1.RequestRecord
-	25, // 20: meshkit.log.v1.SnapshotRecord.hub:type_name -> meshkit.log.v1.HubState
-	30, // 21: meshkit.log.v1.SnapshotHeader.time:type_name -> google.protobuf.Timestamp
-	30, // 22: meshkit.log.v1.ResourceState.created_at:type_name -> google.protobuf.Timestamp
-	30, // 23: meshkit.log.v1.ResourceState.updated_at:type_name -> google.protobuf.Timestamp
-	30, // 24: meshkit.log.v1.ChangeRecord.time:type_name -> google.protobuf.Timestamp
+	28, // 2: meshkit.log.v1.TokenCreated.labels:type_name -> meshkit.log.v1.TokenCreated.LabelsEntry
+	31, // 3: meshkit.log.v1.TokenCreated.expires_at:type_name -> google.protobuf.Timestamp
+	14, // 4: meshkit.log.v1.HubJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	14, // 5: meshkit.log.v1.HubJoined.issuer:type_name -> meshkit.log.v1.CertificateIssued
+	29, // 6: meshkit.log.v1.NodeJoined.labels:type_name -> meshkit.log.v1.NodeJoined.LabelsEntry
+	14, // 7: meshkit.log.v1.NodeJoined.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	31, // 8: meshkit.log.v1.CertificateIssued.not_before:type_name -> google.protobuf.Timestamp
+	31, // 9: meshkit.log.v1.CertificateIssued.not_after:type_name -> google.protobuf.Timestamp
+	31, // 10: meshkit.log.v1.LogRestored.backup_time:type_name -> google.protobuf.Timestamp
+	31, // 11: meshkit.log.v1.BackupHeader.time:type_name -> google.protobuf.Timestamp
+	20, // 12: meshkit.log.v1.SnapshotRecord.header:type_name -> meshkit.log.v1.SnapshotHeader
+	21, // 13: meshkit.log.v1.SnapshotRecord.resource:type_name -> meshkit.log.v1.ResourceState
+	22, // 14: meshkit.log.v1.SnapshotRecord.revision:type_name -> meshkit.log.v1.Revision
+	23, // 15: meshkit.log.v1.SnapshotRecord.change:type_name -> meshkit.log.v1.ChangeRecord
+	24, // 16: meshkit.log.v1.SnapshotRecord.token:type_name -> meshkit.log.v1.TokenState
+	25, // 17: meshkit.log.v1.SnapshotRecord.node:type_name -> meshkit.log.v1.NodeState
+	14, // 18: meshkit.log.v1.SnapshotRecord.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	27, // 19: meshkit.log.v1.SnapshotRecord.request:type_name -> meshkit.log.v1.RequestRecord
+	26, // 20: meshkit.log.v1.SnapshotRecord.hub:type_name -> meshkit.log.v1.HubState
+	31, // 21: meshkit.log.v1.SnapshotHeader.time:type_name -> google.protobuf.Timestamp
+	31, // 22: meshkit.log.v1.ResourceState.created_at:type_name -> google.protobuf.Timestamp
+	31, // 23: meshkit.log.v1.ResourceState.updated_at:type_name -> google.protobuf.Timestamp
+	31, // 24: meshkit.log.v1.ChangeRecord.time:type_name -> google.protobuf.Timestamp
 	5,  // 25: meshkit.log.v1.TokenState.token:type_name -> meshkit.log.v1.TokenCreated
-	30, // 26: meshkit.log.v1.TokenState.created_at:type_name -> google.protobuf.Timestamp
-	29, // 27: meshkit.log.v1.NodeState.labels:type_name -> meshkit.log.v1.NodeState.LabelsEntry
-	30, // 28: meshkit.log.v1.NodeState.joined_at:type_name -> google.protobuf.Timestamp
-	13, // 29: meshkit.log.v1.NodeState.certificate:type_name -> meshkit.log.v1.CertificateIssued
-	30, // 30: meshkit.log.v1.NodeState.valid_from:type_name -> google.protobuf.Timestamp
+	31, // 26: meshkit.log.v1.TokenState.created_at:type_name -> google.protobuf.Timestamp
+	30, // 27: meshkit.log.v1.NodeState.labels:type_name -> meshkit.log.v1.NodeState.LabelsEntry
+	31, // 28: meshkit.log.v1.NodeState.joined_at:type_name -> google.protobuf.Timestamp
+	14, // 29: meshkit.log.v1.NodeState.certificate:type_name -> meshkit.log.v1.CertificateIssued
+	31, // 30: meshkit.log.v1.NodeState.valid_from:type_name -> google.protobuf.Timestamp
 	31, // [31:31] is the sub-list for method output_type
 	31, // [31:31] is the sub-list for method input_type
 	31, // [31:31] is the sub-list for extension type_name
@@ -2844,7 +2901,7 @@ func file_meshkit_log_v1_log_proto_init() {
 	if File_meshkit_log_v1_log_proto != nil {
 		return
 	}
-	file_meshkit_log_v1_log_proto_msgTypes[18].OneofWrappers = []any{
+	file_meshkit_log_v1_log_proto_msgTypes[19].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Resource)(nil),
 		(*SnapshotRecord_Revision)(nil),
@@ -2861,7 +2918,7 @@ func file_meshkit_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_log_v1_log_proto_rawDesc), len(file_meshkit_log_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
