@@ -90,5 +90,8 @@ func (o *issueOptions) run(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "Certificate of %s is in %s, valid until %s.\n\nNext:\n  meshctl context add --from %s\n",
 		source.ID(), certificate, source.NotAfter().UTC().Format(time.RFC3339), credentials.ContextFile(dir))
+	if c.Store.URL != "" { // other hubs may share it
+		fmt.Fprint(out, "  meshctl context sync   # the context names this hub; this adds the domain's others\n")
+	}
 	return nil
 }

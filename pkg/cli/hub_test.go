@@ -14,6 +14,7 @@ import (
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/fault"
 )
 
@@ -480,4 +481,59 @@ func TestHubsAndDomainsAreListsInJSON(t *testing.T) {
 	s.run(5, "get", "domain", "other")
 	s.run(5, "describe", "domain", "other")
 	s.run(0, "describe", "domain", "demo")
+}
+
+func TestAContextTakesTheHubsOfTheDomain(t *testing.T) {
+	h := readingHub()
+	h.hubs = []*adminv1.Hub{{Name: "hub1", Address: "10.0.0.1:8443", Seq: 9}, {Name: "hub2", Address: "10.0.0.2:8443", Seq: 9}, {Name: "hub3", Address: "127.0.0.1:8443"}, {Name: "hub4", Address: "10.0.0.4:8443,evil:1"}}
+	s := newSession(t, h)
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	env := map[string]string{"MESHKIT_CONFIG": path}
+	s.app.IO.Env = func(k string) string { return env[k] }
+	hub := func() string {
+		t.Helper()
+		s.run(0, "context", "show", "-o", "jsonpath=$.hub")
+		return strings.TrimSpace(s.out.String())
+	}
+	s.run(64, "context", "add", "demo", "--hub", "10.0.0.1:8443,", "--ca-file", "c", "--cert-file", "c", "--key-file", "k")
+	s.run(0, "context", "add", "demo", "--hub", "hub.example:8443", "--ca-file", "c", "--cert-file", "c", "--key-file", "k")
+	s.app.Flags = cliutil.Flags{}
+
+	// A person is told, and nothing is written.
+	s.app.IO.ErrTerminal = true
+	s.run(0, "get", "hubs")
+	if !strings.Contains(s.err.String(), "meshctl context sync") || hub() != "hub.example:8443" {
+		t.Errorf("stderr %s, hub %s", s.err, hub())
+	}
+	s.run(0, "get", "hubs", "-o", "json")
+	if strings.Contains(s.err.String(), "sync") {
+		t.Errorf("a program is told: %s", s.err)
+	}
+
+	s.run(0, "context", "sync")
+	if got := hub(); got != "hub.example:8443,10.0.0.1:8443,10.0.0.2:8443" {
+		t.Errorf("synced: %s", got)
+	}
+	s.run(0, "context", "sync")
+	for _, want := range []string{"context demo stays as it is", "hub3 is left out", "hub4 is left out", "no hub is advertised at hub.example:8443"} {
+		if !strings.Contains(s.err.String(), want) {
+			t.Errorf("synced again: %s lacks %q", s.err, want)
+		}
+	}
+	s.run(0, "get", "hubs")
+	if strings.Contains(s.err.String(), "sync") {
+		t.Errorf("told although it is done: %s", s.err)
+	}
+	s.run(0, "context", "sync", "demo", "--replace")
+	if got := hub(); got != "10.0.0.1:8443,10.0.0.2:8443" {
+		t.Errorf("replaced: %s", got)
+	}
+	s.run(5, "context", "sync", "nobody")
+	s.app.Flags = cliutil.Flags{}
+
+	// What is printed for another machine is one address.
+	s.run(0, "token", "create")
+	if !strings.Contains(s.err.String(), "join --hub 10.0.0.1:8443 --token") {
+		t.Errorf("token create: %s", s.err)
+	}
 }

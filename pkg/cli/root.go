@@ -118,7 +118,7 @@ stdout is data, stderr is for people. Exit codes: ` + exitSummary() + `.`,
 func persistentFlags(root *cobra.Command, app *cliutil.App) {
 	fl := root.PersistentFlags()
 	fl.StringVar(&app.Flags.Context, "context", "", "context to use ($MESHKIT_CONTEXT)")
-	fl.StringVar(&app.Flags.Hub, "hub", "", "hub address, host:port ($MESHKIT_HUB)")
+	fl.StringVar(&app.Flags.Hub, "hub", "", "hub address, host:port; several, with commas, are tried in order ($MESHKIT_HUB)")
 	fl.StringVar(&app.Flags.CAFile, "ca-file", "", "CA bundle, PEM ($MESHKIT_CA_FILE)")
 	fl.StringVar(&app.Flags.CertFile, "cert-file", "", "client certificate, PEM ($MESHKIT_CERT_FILE)")
 	fl.StringVar(&app.Flags.KeyFile, "key-file", "", "client key, PEM ($MESHKIT_KEY_FILE)")

@@ -38,7 +38,7 @@ const (
 
 var retry = backoff.Policy{Base: 100 * time.Millisecond, Cap: time.Second}
 
-// Client talks to one hub.
+// Client talks to one hub of a domain at a time.
 type Client struct {
 	hub       string
 	conn      grpc.ClientConnInterface
@@ -70,7 +70,8 @@ func New(hub string, conn grpc.ClientConnInterface) *Client {
 	}
 }
 
-// Hub is the address that the client talks to.
+// Hub is the address that the client talks to, or those, separated by commas, that it may
+// talk to.
 func (c *Client) Hub() string { return c.hub }
 
 // Close ends the connection that Dial made.
@@ -137,19 +138,19 @@ func (c *Client) explain(err error, m manner, sent bool) error {
 		return err
 	}
 	if sent && m != read {
-		return fault.New(fault.CodeOutcomeUnknown, "hub %s: lost after the request was sent: %w", c.hub, err)
+		return fault.New(fault.CodeOutcomeUnknown, "%s: lost after the request was sent: %w", named(c.hub), err)
 	}
 	if fault.KindOf(err) != fault.Unavailable {
 		if fault.KindOf(err) == fault.Timeout && !sent {
-			return fault.New(fault.CodeUnreachable, "hub %s: no connection before the deadline", c.hub)
+			return unreachable(c.hub, "no connection before the deadline")
 		}
 		return err
 	}
 	text := err.Error()
 	if strings.Contains(text, "tls: ") || strings.Contains(text, "x509: ") || strings.Contains(text, "spiffe") {
-		return fault.New(fault.CodeHandshake, "hub %s: %s", c.hub, wire.HandshakeReason(text))
+		return fault.New(fault.CodeHandshake, "%s: %s", named(c.hub), wire.HandshakeReason(text))
 	}
-	return fault.New(fault.CodeUnreachable, "hub %s: %s", c.hub, wire.DialReason(text))
+	return unreachable(c.hub, wire.DialReason(text))
 }
 
 type sentKey struct{}

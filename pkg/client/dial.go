@@ -3,7 +3,6 @@ package client
 import (
 	"cmp"
 	"context"
-	"net"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -20,7 +19,9 @@ import (
 
 // Config says which hub, and who is calling.
 type Config struct {
-	// Hub is host:port.
+	// Hub is host:port, or several of hubs of one domain, separated by commas: the first
+	// that a connection comes about to is asked, and when it is lost, they are tried again
+	// in that order.
 	Hub string
 	// Domain, when set, is the one that the hub's certificate must be of;
 	// otherwise it is the domain of the client certificate.
@@ -37,8 +38,9 @@ type Config struct {
 // Dial makes a client. It reads the credentials but connects with the first
 // call.
 func Dial(cfg Config) (*Client, error) {
-	if _, _, err := net.SplitHostPort(cfg.Hub); err != nil {
-		return nil, fault.New(fault.CodeConfig, "hub address %q is not host:port", cfg.Hub)
+	hubs, err := Addresses(cfg.Hub)
+	if err != nil {
+		return nil, err
 	}
 	source, err := LoadCredentials(cfg)
 	if err != nil {
@@ -57,7 +59,7 @@ func Dial(cfg Config) (*Client, error) {
 	options := append(wire.DialOptions(wire.DialConfig{ReceiveBytes: limit, SendBytes: limit, UserAgent: "meshctl/" + version.Version()}),
 		grpc.WithTransportCredentials(credentials.NewTLS(mtls.ClientConfig(source, want))), grpc.WithStatsHandler(StatsHandler()),
 		grpc.WithChainUnaryInterceptor(cfg.consistentUnary), grpc.WithChainStreamInterceptor(cfg.consistentStream))
-	conn, err := grpc.NewClient("dns:///"+cfg.Hub, options...)
+	conn, err := grpc.NewClient(hubScheme+":///"+hubs[0], append(options, grpc.WithResolvers(hubResolver(hubs)))...)
 	if err != nil {
 		return nil, fault.New(fault.CodeConfig, "hub address %q: %w", cfg.Hub, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,8 @@ type App struct {
 	expiry sync.Once
 	// stale does so for answers that may be old.
 	stale sync.Once
+	// context is the one of the context file that the hub's address was taken from.
+	context Context
 }
 
 // Flags are those of every command.
@@ -131,7 +134,12 @@ func (a *App) Target() (client.Config, error) {
 	if err != nil {
 		return client.Config{}, err
 	}
-	cfg.Hub = cmp.Or(cfg.Hub, c.Hub)
+	if cfg.Hub == "" {
+		cfg.Hub = c.Hub
+		if slices.Contains(file.Names(), c.Name) {
+			a.context = c
+		}
+	}
 	cfg.CAFile = cmp.Or(cfg.CAFile, c.CAFile)
 	cfg.CertFile = cmp.Or(cfg.CertFile, c.CertFile)
 	cfg.KeyFile = cmp.Or(cfg.KeyFile, c.KeyFile)
@@ -142,6 +150,19 @@ func (a *App) Target() (client.Config, error) {
 		}
 	}
 	return cfg, nil
+}
+
+// NoteHubs tells a person whose context names one hub of several how it comes to name
+// the others.
+func (a *App) NoteHubs(hubs int) {
+	if !a.IO.ErrTerminal || hubs < 2 || a.context.Hub == "" || strings.Contains(a.context.Hub, ",") {
+		return
+	}
+	command := "meshctl context sync"
+	if a.Flags.Context != "" {
+		command += " " + ShellQuote(a.Flags.Context)
+	}
+	a.IO.Notef("context %s names one hub, and with that one away meshctl reaches none; %s adds the others", a.context.Name, command)
 }
 
 // choose picks the named or current context; when there is neither, that of a

@@ -17,7 +17,8 @@ import (
 
 // Context names a hub and the credentials to use there.
 type Context struct {
-	Name     string `json:"name"`
+	Name string `json:"name"`
+	// Hub is host:port, or several of hubs of one domain, separated by commas.
 	Hub      string `json:"hub"`
 	Domain   string `json:"domain,omitempty"`
 	CAFile   string `json:"caFile"`

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
+	"github.com/meshkit/meshkit/pkg/client"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/resource"
 )
@@ -22,11 +23,11 @@ func New(app *cliutil.App) *cobra.Command {
 		Use:     "context",
 		Aliases: []string{"ctx"},
 		Short:   "Choose the hub that meshctl talks to",
-		Long: `A context names a hub and the credentials to use there. Contexts are kept in $MESHKIT_CONFIG, else meshkit/config.yaml
-in the user's configuration directory. Flags and MESHKIT_HUB, MESHKIT_CA_FILE, MESHKIT_CERT_FILE, MESHKIT_KEY_FILE and
+		Long: `A context names a hub, or several of one domain, and the credentials to use there. Contexts are kept in $MESHKIT_CONFIG,
+else meshkit/config.yaml in the user's configuration directory. Flags and MESHKIT_HUB, MESHKIT_CA_FILE, MESHKIT_CERT_FILE, MESHKIT_KEY_FILE and
 MESHKIT_CONTEXT go before them.`,
 	}
-	cmd.AddCommand(newList(app), newUse(app), newShow(app), newAdd(app), newRemove(app))
+	cmd.AddCommand(newList(app), newUse(app), newShow(app), newAdd(app), newSync(app), newRemove(app))
 	return cmd
 }
 
@@ -158,9 +159,10 @@ func newAdd(app *cliutil.App) *cobra.Command {
 		Use:   "add [NAME]",
 		Short: "Add a context",
 		Long: `Add puts a context into the context file, or replaces the one of that name. --from takes it from a file, as
-"meshhub init" writes it (DIR/admin/context.yaml). The first context becomes the current one; --use makes it so.`,
+"meshhub init" writes it (DIR/admin/context.yaml). The first context becomes the current one; --use makes it so. --hub takes
+several addresses, separated by commas; "meshctl context sync" adds those of the hubs that the domain has.`,
 		Example: `  meshctl context add --from ./hub/admin/context.yaml
-  meshctl context add eu-west --hub 10.0.0.5:8443 --ca-file ca.pem --cert-file me.pem --key-file me.key --use`,
+  meshctl context add eu-west --hub 10.0.0.5:8443,10.0.0.6:8443 --ca-file ca.pem --cert-file me.pem --key-file me.key --use`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return o.run(args) },
 	}
@@ -188,6 +190,9 @@ func (o *addOptions) run(args []string) error {
 	default:
 		if why := resource.NameProblem(args[0]); why != "" {
 			return cliutil.Usagef("context name %q %s", args[0], why)
+		}
+		if _, err := client.Addresses(flags.Hub); err != nil {
+			return cliutil.Usagef("--hub: %w", err)
 		}
 		added = []cliutil.Context{{Name: args[0], Hub: flags.Hub, Domain: o.domain, CAFile: flags.CAFile, CertFile: flags.CertFile, KeyFile: flags.KeyFile}}
 	}

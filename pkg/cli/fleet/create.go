@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -90,7 +91,7 @@ func (o *createOptions) run(cmd *cobra.Command, domain string) error {
 		if err != nil {
 			return o.again(err, id, to.Key)
 		}
-		return o.report(domain, dir, id, r, until)
+		return o.report(domain, dir, id, c.Hub(), r, until)
 	})
 	if err != nil && !asked {
 		o.dropKey(to.Key)
@@ -175,7 +176,7 @@ func (o *createOptions) again(err error, id, key string) error {
 	return &fault.Error{Code: fault.CodeOf(err), Kind: fault.KindOf(err), Message: err.Error(), Remedy: remedy, Cause: err}
 }
 
-func (o *createOptions) report(domain, dir, id string, r *adminv1.CreateDomainResponse, until time.Time) error {
+func (o *createOptions) report(domain, dir, id, hub string, r *adminv1.CreateDomainResponse, until time.Time) error {
 	missing := 0
 	for _, h := range r.GetHubs() {
 		if h.GetProblem() != "" {
@@ -191,6 +192,9 @@ Take the root keys offline; the hubs run without them. On the machine of hub %s:
 Next:
   meshctl --context %s token create
 `, r.GetCaPin(), r.GetHub(), r.GetRootKeys(), cliutil.ShellQuote(domain))
+	if len(r.GetHubs()) > 1 && !strings.Contains(hub, ",") {
+		o.app.IO.Notef("  meshctl context sync %s   # it names one hub; this adds the others", cliutil.ShellQuote(domain))
+	}
 	if missing > 0 {
 		return fault.New(fault.CodePartial, "%d of %d hubs do not serve domain %s yet", missing, len(r.GetHubs()), domain).
 			WithRemedy("Once they can, run it again: %s", o.app.RetryCommand(id))

@@ -137,7 +137,7 @@ func (o *tokenCreateOptions) run(cmd *cobra.Command) error {
 		}
 		o.app.IO.Outf("%s", cliutil.Clean(t.GetToken()))
 		o.app.IO.Notef("token %s is good until %s for %s; it is not shown again. On the %s:", t.GetId(), t.GetExpiresAt().AsTime().Local().Format(time.RFC3339), joins(o.uses, what), what)
-		o.app.IO.Notef("  %s", joinCommand(role, cmp.Or(t.GetHub(), c.Hub()), o.node, t))
+		o.app.IO.Notef("  %s", joinCommand(role, cmp.Or(t.GetHub(), firstOf(c.Hub())), o.node, t))
 		if role == "hub" {
 			o.noteReach(ctx, c)
 		}
@@ -157,6 +157,12 @@ func (o *tokenCreateOptions) noteReach(ctx context.Context, c *client.Client) {
 			o.app.IO.Notef("note: hub %s is advertised at %s, which other machines do not reach. Before hubs or agents on others join, set listen (and advertise) in its meshhub.yaml, and restart it.", cliutil.Clean(h.GetName()), cliutil.Clean(h.GetAddress()))
 		}
 	}
+}
+
+// firstOf is the first of several addresses.
+func firstOf(hubs string) string {
+	first, _, _ := strings.Cut(hubs, ",")
+	return strings.TrimSpace(first)
 }
 
 func joins(n uint32, what string) string {

@@ -120,6 +120,9 @@ func (o *getOptions) fetch(ctx context.Context, c *client.Client) (*cliutil.List
 		return o.fetchAgents(ctx, c, t)
 	case cliutil.Hubs:
 		hubs, err := c.Hubs(ctx)
+		if !o.format.Structured() {
+			o.app.NoteHubs(len(hubs))
+		}
 		return one(o.ref, t.hubs(hubs), err)
 	case cliutil.Domains:
 		d, err := c.Domain(ctx)

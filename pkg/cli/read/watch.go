@@ -50,11 +50,19 @@ func (o *getOptions) runWatch(cmd *cobra.Command) error {
 		if err != nil && fault.KindOf(err) != fault.Unavailable {
 			return err
 		}
-		o.app.IO.Notef("hub %s went away; watching again", c.Hub())
+		o.app.IO.Notef("%s", wentAway(c.Hub()))
 		if pause.Wait(ctx) != nil {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// wentAway tells that a watch goes on with another connection.
+func wentAway(hubs string) string {
+	if strings.Contains(hubs, ",") {
+		return "the hub went away; watching again at one of " + hubs
+	}
+	return "hub " + hubs + " went away; watching again"
 }
 
 // watcher is the state of one watch; one goroutine uses it.
@@ -173,7 +181,7 @@ func (o *getOptions) poll(ctx context.Context, c *client.Client) error {
 		case err != nil && fault.KindOf(err) != fault.Unavailable:
 			return err
 		case err != nil && !away:
-			o.app.IO.Notef("hub %s went away; watching again", c.Hub())
+			o.app.IO.Notef("%s", wentAway(c.Hub()))
 			away = true
 		case err == nil:
 			l.Table.Widths = widths

@@ -1,0 +1,145 @@
+package client
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/backoff"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/mtls"
+)
+
+func TestAddressesOfHubsAreSeparatedByCommas(t *testing.T) {
+	for text, want := range map[string][]string{
+		"a:1": {"a:1"}, "a:1,b:2": {"a:1", "b:2"}, " a:1 , [::1]:2,a:1": {"a:1", "[::1]:2"}, ":8443": {":8443"},
+		"": nil, "a": nil, "a:": nil, "a:1,": nil, "a:1,,b:2": nil, "a:1;b:2": nil, "::1:2": nil,
+	} {
+		got, err := Addresses(text)
+		if !slices.Equal(got, want) || (err != nil) != (want == nil) || err != nil && fault.CodeOf(err) != fault.CodeConfig {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+}
+
+// ring serves hubs of one domain over TLS.
+type ring struct {
+	hubs      []*hub
+	servers   []*grpc.Server
+	addresses []string
+	operator  mtls.Files
+}
+
+func newRing(t *testing.T, ids ...string) *ring {
+	t.Helper()
+	ca := newAuthority(t)
+	r := &ring{operator: ca.files("spiffe://demo/operator/ann")}
+	for _, id := range ids {
+		files := ca.files(id)
+		cert, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &hub{}
+		r.servers = append(r.servers, serve(t, h, l, credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert})))
+		r.hubs, r.addresses = append(r.hubs, h), append(r.addresses, l.Addr().String())
+	}
+	return r
+}
+
+func (r *ring) dial(t *testing.T) *Client {
+	t.Helper()
+	c, err := Dial(Config{Hub: strings.Join(r.addresses, ","), CAFile: r.operator.CA, CertFile: r.operator.Cert, KeyFile: r.operator.Key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.policy = backoff.Policy{Base: 20 * time.Millisecond, Cap: 40 * time.Millisecond}
+	return c
+}
+
+// asked tells how often each hub was asked.
+func (r *ring) asked() []int {
+	var out []int
+	for _, h := range r.hubs {
+		h.mu.Lock()
+		out = append(out, len(h.ids))
+		h.mu.Unlock()
+	}
+	return out
+}
+
+func TestTheNextHubIsAskedWhenOneIsGone(t *testing.T) {
+	r := newRing(t, "spiffe://demo/hub/hub1", "spiffe://demo/hub/hub2", "spiffe://demo/hub/hub3")
+	r.servers[0].Stop()
+	c := r.dial(t)
+	if _, err := c.Domain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.servers[1].Stop() // while the client has a connection to it
+	if _, err := c.Apply(t.Context(), &adminv1.ApplyRequest{RequestId: "one"}); err != nil {
+		t.Fatal(err)
+	}
+	// A stream finds the other one as well, which has no such method here.
+	if err := r.dial(t).Watch(t.Context(), Selection{}, func(*adminv1.WatchResponse) error { return nil }); err == nil || errors.Is(err, fault.CodeUnreachable) {
+		t.Errorf("a stream: %v", err)
+	}
+	if got := r.asked(); !slices.Equal(got, []int{0, 1, 1}) {
+		t.Errorf("asked %v times", got)
+	}
+	r.servers[2].Stop()
+	_, err := c.Domain(t.Context())
+	if !errors.Is(err, fault.CodeUnreachable) || !strings.Contains(err.Error(), "none of the hubs "+strings.Join(r.addresses, ",")) {
+		t.Errorf("with none left: %v", err)
+	}
+}
+
+// Whoever answers at an address of the list is believed no more than alone.
+func TestOfSeveralAddressesOnlyHubsOfTheDomainAreAsked(t *testing.T) {
+	r := newRing(t, "spiffe://prod/hub/hub1", "spiffe://demo/node/eu-1", "spiffe://demo/hub/hub3")
+	if _, err := r.dial(t).Domain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.asked(); !slices.Equal(got, []int{0, 0, 1}) {
+		t.Errorf("asked %v times", got)
+	}
+}
+
+func TestAHubThatIsAloneAndGoneSaysWhatElseThereIs(t *testing.T) {
+	r := newRing(t, "spiffe://demo/hub/hub1")
+	r.servers[0].Stop()
+	_, err := r.dial(t).Domain(t.Context())
+	if fix := fault.RemedyOf(err); !errors.Is(err, fault.CodeUnreachable) || !strings.Contains(fix, "Check that meshhub runs") || !strings.Contains(fix, "--hub "+r.addresses[0]+",HOST:PORT") {
+		t.Errorf("%v: %q", err, fix)
+	}
+}
+
+func TestANameThatCannotBeResolvedIsSaidToBeOne(t *testing.T) {
+	r := newRing(t)
+	r.addresses = []string{"nohost.invalid:8443"}
+	_, err := r.dial(t).Domain(t.Context())
+	if !errors.Is(err, fault.CodeUnreachable) || !strings.Contains(err.Error(), "the name nohost.invalid cannot be resolved: ") || strings.Contains(fault.RemedyOf(err), "meshhub runs") {
+		t.Errorf("%v: %q", err, fault.RemedyOf(err))
+	}
+	for reason, want := range map[string][2]string{
+		"dial tcp: lookup nohost.invalid on 127.0.0.11:53: no such host":                   {"nohost.invalid", "no such host"},
+		"dial tcp: lookup nohost.invalid: no such host":                                    {"nohost.invalid", "no such host"},
+		"dial tcp: lookup h on 10.0.0.1:53: read udp 10.0.0.9:4->10.0.0.1:53: i/o timeout": {"h", "i/o timeout"},
+	} {
+		if name, why, ok := unresolved(reason); !ok || name != want[0] || why != want[1] {
+			t.Errorf("%s: %q, %q", reason, name, why)
+		}
+	}
+}
