@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
@@ -535,5 +536,37 @@ func TestAContextTakesTheHubsOfTheDomain(t *testing.T) {
 	s.run(0, "token", "create")
 	if !strings.Contains(s.err.String(), "join --hub 10.0.0.1:8443 --token") {
 		t.Errorf("token create: %s", s.err)
+	}
+}
+
+func TestTablesOfHubsAndDomainsKeepToTheTerminal(t *testing.T) {
+	h := readingHub()
+	h.hubs = []*adminv1.Hub{
+		{Name: "hub1", Address: "10.0.0.1:8443", Seq: 123456, Term: 17, Leader: true, Streams: 2000, Build: "v0.1.0", KeyId: strings.Repeat("ab", 32)},
+		{Name: "hub2", Address: "10.0.0.2:8443", Problem: "does not answer: dial tcp 10.0.0.2:8443: connect: connection refused"},
+	}
+	s := newSession(t, h)
+	for _, width := range []int{60, 80} {
+		s.app.IO.Width = width
+		for _, args := range []string{"get hubs", "get hubs -o wide", "get domains", "get domains -o wide"} {
+			s.run(0, strings.Fields(args)...)
+			for line := range strings.Lines(s.out.String()) {
+				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > width && !strings.Contains(line, "abab") { // a key id is one word
+					t.Errorf("%s: a line has %d columns of %d: %s", args, n, width, line)
+				}
+			}
+		}
+		if s.run(0, "get", "hubs"); !strings.Contains(s.out.String(), "connection refused") {
+			t.Errorf("%d columns lack the problem:\n%s", width, s.out)
+		}
+	}
+}
+
+func TestHistoryRefusesMoreThanThereIs(t *testing.T) {
+	s := newSession(t, readingHub())
+	s.run(0, "history", "--limit", "1000")
+	s.run(64, "history", "--limit", "5000")
+	if !strings.Contains(s.err.String(), "at most 1000") {
+		t.Errorf("stderr: %s", s.err)
 	}
 }

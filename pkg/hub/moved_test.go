@@ -1,9 +1,17 @@
 package hub_test
 
 import (
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"net/url"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	"github.com/meshkit/meshkit/pkg/fault"
@@ -106,4 +114,52 @@ func TestOnlyAHubSaysWhereItIs(t *testing.T) {
 	unknown := adminv1.NewRingServiceClient(h.Dial(t, d.Source(t, identity.Hub, "hub9")))
 	_, err = unknown.SetAddress(t.Context(), &adminv1.SetAddressRequest{Address: "10.0.0.9:8443"})
 	wantCode(t, err, fault.CodeHubDropped)
+}
+
+// A hub whose place in a domain is empty answers for the domains that it serves.
+func TestAHubThatDoesNotServeTheDomainIsSaidNotTo(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	first := d.Start(t)
+	comesAbout(t, "the first hub leads", first.Leads)
+	second := first.Follower(t, "hub2")
+	if err := first.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	comesAbout(t, "the second hub leads", second.Leads)
+	l, err := tls.Listen("tcp", first.Address, &tls.Config{Certificates: []tls.Certificate{foreign(t)}, NextProtos: []string{"h2"}, ClientAuth: tls.RequestClientCert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	go server.Serve(l) // ends with Stop
+	t.Cleanup(server.Stop)
+	var problem string
+	comesAbout(t, "the hub is not found to serve the domain", func() bool {
+		problem = seenBy(t, second, hubtest.HubName).GetProblem()
+		return strings.HasPrefix(problem, "does not serve domain "+hubtest.Name+". ")
+	})
+	for _, want := range []string{"token create --hub --node " + hubtest.HubName, "meshhub join --hub " + second.Address, "--data DIR/domains/" + hubtest.Name} {
+		if !strings.Contains(problem, want) {
+			t.Errorf("%s lacks %q", problem, want)
+		}
+	}
+}
+
+// foreign is the certificate of a hub of another domain.
+func foreign(t *testing.T) tls.Certificate {
+	t.Helper()
+	id, err := url.Parse("spiffe://eu-west/hub/" + hubtest.HubName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := hubtest.Key(t)
+	cert := &x509.Certificate{
+		SerialNumber: big.NewInt(1), URIs: []*url.URL{id}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }

@@ -22,6 +22,9 @@ type historyOptions struct {
 	limit     uint32
 }
 
+// maxLimit is how many changes a hub keeps, and gives at most.
+const maxLimit = 1000
+
 // NewHistory is `meshctl history`.
 func NewHistory(app *cliutil.App) *cobra.Command {
 	o := &historyOptions{app: app}
@@ -48,6 +51,9 @@ func (o *historyOptions) run(cmd *cobra.Command, args []string) error {
 	format, err := cliutil.ParseFormat(o.output)
 	if err != nil {
 		return err
+	}
+	if o.limit > maxLimit {
+		return cliutil.Usagef("--limit %d: at most %d", o.limit, maxLimit)
 	}
 	var key *adminv1.Key
 	if len(args) > 0 {

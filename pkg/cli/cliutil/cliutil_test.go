@@ -277,3 +277,32 @@ func TestTextIsWrappedBetweenWordsAndOnlyWhenItDoesNotFit(t *testing.T) {
 		t.Errorf("WrapParagraphs = %q, want %q", got, want)
 	}
 }
+
+func TestATableThatIsTooWideGoesOnBelowEachRow(t *testing.T) {
+	table := &Table{Columns: 40, Headings: []string{"NAME", "ADDRESS", "ROLE", "SEQ", "UP", "PROBLEM"}, Rows: [][]string{
+		{"hub1", "10.0.0.1:8443", "leader", "12", "5m", ""},
+		{"hub2", "10.0.0.2:8443", "silent", "", "", "does not answer: dial tcp 10.0.0.2:8443: connect: connection refused"},
+		{"hub3", "10.0.0.3:8443", "follower, drained", "", "", ""},
+	}}
+	var b strings.Builder
+	if err := table.Write(&b, true, func(h string) string { return h }); err != nil {
+		t.Fatal(err)
+	}
+	want := `NAME   ADDRESS         ROLE
+hub1   10.0.0.1:8443   leader
+    SEQ 12   UP 5m
+hub2   10.0.0.2:8443   silent
+    PROBLEM does not answer: dial tcp
+    10.0.0.2:8443: connect: connection
+    refused
+hub3   10.0.0.3:8443   follower, drained
+`
+	if got := b.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	b.Reset()
+	table.Columns = 0
+	if err := table.Write(&b, true, func(h string) string { return h }); err != nil || strings.Count(b.String(), "\n") != 4 {
+		t.Errorf("without a terminal: %v\n%s", err, b.String())
+	}
+}

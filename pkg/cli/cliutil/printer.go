@@ -112,6 +112,7 @@ func (s *IO) Print(f Format, l *Listing) error {
 			s.Notef("%s", l.Empty)
 			return nil
 		}
+		l.Table.Columns = s.Width
 		return l.Table.Write(s.Out, true, func(h string) string { return s.PaintOut(Bold, h) })
 	}
 	if f.Name == "yaml" && l.Documents && !l.Single {

@@ -12,6 +12,9 @@ import (
 type Table struct {
 	Headings []string
 	Rows     [][]string
+	// Columns is the width of the terminal; 0: there is none. What does not fit beside the
+	// first columns of a wider table stands below them, row by row, with its heading.
+	Columns int
 	// Widths are what Write makes the columns at least, and has made them: a table
 	// that goes on with those of the one before lines up with it.
 	Widths []int
@@ -43,15 +46,16 @@ func (t *Table) Write(w io.Writer, headings bool, heading func(string) string) e
 		}
 	}
 	t.Widths = widths
+	fit := t.fit(widths)
 	var b strings.Builder
 	for n, r := range rows {
 		if n == 0 && !headings {
 			continue
 		}
 		var line strings.Builder
-		for i, cell := range r {
+		for i, cell := range r[:fit] {
 			line.WriteString(cell)
-			if i < len(r)-1 {
+			if i < fit-1 {
 				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)) + columnGap)
 			}
 		}
@@ -60,9 +64,54 @@ func (t *Table) Write(w io.Writer, headings bool, heading func(string) string) e
 			text = heading(text)
 		}
 		b.WriteString(text + "\n")
+		if n > 0 {
+			t.below(&b, r, fit)
+		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// fit is how many columns, from the first, fit beside each other.
+func (t *Table) fit(widths []int) int {
+	total := -len(columnGap)
+	for i, w := range widths {
+		if total += len(columnGap) + w; t.Columns > 0 && total > t.Columns {
+			return max(i, 1)
+		}
+	}
+	return len(widths)
+}
+
+const belowIndent = "    "
+
+// below writes the cells of a row from the given column on that are not empty, each
+// behind its heading.
+func (t *Table) below(b *strings.Builder, row []string, from int) {
+	at := 0 // column that the line has come to; 0: none is begun
+	for i := from; i < len(row); i++ {
+		if row[i] == "-" {
+			continue
+		}
+		cell := t.Headings[i] + " " + row[i]
+		size := utf8.RuneCountInString(cell)
+		switch {
+		case at == 0:
+			b.WriteString(belowIndent)
+			at = len(belowIndent)
+		case at+len(columnGap)+size > t.Columns:
+			b.WriteString("\n" + belowIndent)
+			at = len(belowIndent)
+		default:
+			b.WriteString(columnGap)
+			at += len(columnGap)
+		}
+		b.WriteString(Wrap(cell, t.Columns-at+len(belowIndent), len(belowIndent)))
+		at += size // beyond the edge if it took more than a line: the next begins one
+	}
+	if at > 0 {
+		b.WriteByte('\n')
+	}
 }
 
 // Age is the time since t in its largest unit, like "3m" or "5d"; "" when t is

@@ -110,6 +110,7 @@ func (w *watcher) printInitial(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		l.Table.Columns = w.o.app.IO.Width
 		err = l.Table.Write(w.o.app.IO.Out, true, func(h string) string { return w.o.app.IO.PaintOut(cliutil.Bold, h) })
 		w.widths = l.Table.Widths
 		return err
@@ -137,7 +138,7 @@ func (w *watcher) print(ctx context.Context, e *adminv1.WatchResponse, r *adminv
 	if err != nil {
 		return err
 	}
-	l.Table.Widths = w.widths
+	l.Table.Widths, l.Table.Columns = w.widths, w.o.app.IO.Width
 	err = l.Table.Write(w.o.app.IO.Out, false, nil)
 	w.widths = l.Table.Widths
 	return err
@@ -207,7 +208,7 @@ func (o *getOptions) fetchOnce(ctx context.Context, c *client.Client) (*cliutil.
 // printChanged prints the rows that are new or differ, and names what is gone.
 // What merely ages is no difference.
 func (o *getOptions) printChanged(ctx context.Context, l *cliutil.Listing, before map[string]string, headings bool) error {
-	changed := &cliutil.Table{Headings: l.Table.Headings, Widths: l.Table.Widths}
+	changed := &cliutil.Table{Headings: l.Table.Headings, Widths: l.Table.Widths, Columns: o.app.IO.Width}
 	here := make(map[string]bool, len(l.Names))
 	for i, name := range l.Names {
 		here[name] = true

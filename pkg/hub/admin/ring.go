@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -95,11 +96,21 @@ func (s *Fleet) hubsElsewhere(ctx context.Context) []*adminv1.Hub {
 	for _, a := range peers.Ask(ctx, s.Peers, AskHub) {
 		h := a.Value
 		if a.Err != nil {
-			h = &adminv1.Hub{Name: a.Peer.Hub, Address: a.Peer.Address, Problem: "does not answer: " + wire.DialReason(a.Err.Error())}
+			h = &adminv1.Hub{Name: a.Peer.Hub, Address: a.Peer.Address, Problem: s.silence(a.Peer, a.Err)}
 		}
 		out = append(out, h)
 	}
 	return out
+}
+
+// silence says why another hub does not answer. Its name is taken here, by what it was
+// before it lost the domain.
+func (s *Fleet) silence(p peers.Peer, err error) string {
+	if peers.NotServed(err) {
+		return fmt.Sprintf("does not serve domain %[1]s. Make it a token with `meshctl --context %[1]s token create --hub --node %[2]s`; on it, `meshhub join --hub %[3]s --token … --ca-pin … --data DIR/domains/%[1]s`, and restart it",
+			s.Domain, p.Hub, s.Address())
+	}
+	return "does not answer: " + wire.DialReason(err.Error())
 }
 
 // peerRetry paces how often a hub that does not answer is asked again.

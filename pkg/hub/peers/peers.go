@@ -12,7 +12,9 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -119,7 +121,9 @@ func (s *Set) Conn(p Peer) (*grpc.ClientConn, error) {
 	config := mtls.ClientConfig(s.opt.TLS, want)
 	verify := config.VerifyConnection
 	config.VerifyConnection = func(cs tls.ConnectionState) error {
-		if err := verify(cs); err != nil {
+		if err := verify(cs); errors.Is(err, fault.CodePeerDomain) {
+			return fault.New(fault.CodePeerDomain, "%s %s: %w", notServed, s.opt.Domain, err)
+		} else if err != nil {
 			return err
 		}
 		id, _ := identity.FromCertificate(cs.PeerCertificates[0])
@@ -144,6 +148,14 @@ func (s *Set) Conn(p Peer) (*grpc.ClientConn, error) {
 	s.conns[p] = c
 	return c, nil
 }
+
+// notServed begins the error of a hub that answers for another domain only: it serves
+// several on its port, as a rule, and this one is not among them. gRPC tells of a failed
+// handshake only in words.
+const notServed = "it does not serve domain"
+
+// NotServed tells whether a hub did not answer because it does not serve the domain.
+func NotServed(err error) bool { return err != nil && strings.Contains(err.Error(), notServed) }
 
 // Answer is what one hub answered.
 type Answer[T any] struct {
