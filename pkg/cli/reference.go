@@ -37,8 +37,8 @@ const referenceHead = `# meshctl
 Written by ` + "`go test ./pkg/cli -run Reference -update`" + ` from the commands themselves; do not edit by hand.
 
 stdout is data, stderr is for people: tables, JSON and YAML go to stdout, progress, summaries and errors to stderr. Colour
-is used on terminals only, and never with NO_COLOR set; on terminals what is too wide for a row of a table stands below it. Text that came from files or over the network is shown with control
-and bidirectional characters escaped.
+is used on terminals only, and never with NO_COLOR set. On a terminal, what does not fit into a row of a table stands below it. Text
+that came from files or over the network is shown with control and bidirectional characters escaped.
 
 ## Which hub, and as whom
 

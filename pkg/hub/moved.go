@@ -19,8 +19,12 @@ import (
 // and was given another address since has the leader write that down: the others reach
 // it by what the log says, and by nothing else.
 
-// movedRetry paces how often a hub that has moved says so until somebody writes it down.
+// movedRetry paces how often a hub says where it is, until somebody writes it down, and
+// also if somebody else says otherwise: two that run from copies of one directory must
+// not fill the log. movedCalm is how long all is well until it begins anew.
 var movedRetry = backoff.Policy{Base: 200 * time.Millisecond, Cap: time.Minute}
+
+const movedCalm = 10 * time.Minute
 
 // followAddress makes the address of this hub known whenever the log has another.
 func (h *Hub) followAddress(ctx context.Context) error {
@@ -30,28 +34,31 @@ func (h *Hub) followAddress(ctx context.Context) error {
 		return nil
 	}
 	pause := backoff.New(movedRetry)
-	looked := false // whether upkeep was told since the log has the address
+	var next time.Time // when it may be said again
+	looked := false    // whether upkeep was told since the log has the address
 	for {
 		cur, changed := h.replica.Watch()
 		var again <-chan time.Time
-		if cur != nil && h.elsewhere(cur.State) {
-			before, _ := cur.State.Hub(h.opt.Name)
-			switch err := h.tellAddress(ctx); {
-			case ctx.Err() != nil:
-				return nil
-			case err != nil:
-				h.log.Warn("the other hubs do not know the address of this one; trying again", "address", h.opt.Advertise, "known", before.GetAddress(), "err", err)
-			default:
-				h.log.Info("the address of this hub is made known", "address", h.opt.Advertise, "before", before.GetAddress())
+		switch now := time.Now(); {
+		case cur == nil:
+		case !h.elsewhere(cur.State):
+			if now.Sub(next) > movedCalm {
+				pause.Reset()
 			}
-			// Also when it is written down: this hub may have to read that yet.
-			again, looked = time.After(pause.Next()), false
-		} else if pause.Reset(); !looked && h.misnamed() {
+			if !looked && h.misnamed() {
+				select {
+				case h.renamed <- struct{}{}:
+				default:
+				}
+			}
 			looked = true
-			select {
-			case h.renamed <- struct{}{}:
-			default:
-			}
+		case now.Before(next):
+			again = time.After(next.Sub(now))
+		default:
+			h.tryTellAddress(ctx, cur.State)
+			wait := pause.Next()
+			// Also when it is written down: this hub may have to read that yet.
+			again, next, looked = time.After(wait), time.Now().Add(wait), false
 		}
 		select {
 		case <-again:
@@ -59,6 +66,17 @@ func (h *Hub) followAddress(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+func (h *Hub) tryTellAddress(ctx context.Context, s *state.State) {
+	before, _ := s.Hub(h.opt.Name)
+	switch err := h.tellAddress(ctx); {
+	case ctx.Err() != nil:
+	case err != nil:
+		h.log.Warn("the other hubs do not know the address of this one; trying again", "address", h.opt.Advertise, "known", before.GetAddress(), "err", err)
+	default:
+		h.log.Info("the address of this hub is made known", "address", h.opt.Advertise, "before", before.GetAddress())
 	}
 }
 

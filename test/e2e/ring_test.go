@@ -132,6 +132,13 @@ func TestAHubThatGetsAnotherAddressIsReachedThere(t *testing.T) {
 	if err != nil {
 		t.Errorf("its certificate does not name the host: %v", err)
 	}
+
+	// meshctl, which knows all of them now, does without the one that its context named.
+	c.Ctl("context", "sync")
+	ring[0].Kill()
+	if h := row(); h.Address != address {
+		t.Errorf("with the first hub away: %+v", h)
+	}
 }
 
 // TestARingSurvivesTheLossOfItsLeader has writers on every hub while leaders are
