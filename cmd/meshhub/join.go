@@ -154,6 +154,9 @@ type pending struct {
 	Name      string `json:"name"`
 	Pin       string `json:"pin"`
 	RequestID string `json:"requestId"`
+	// Token is the id of the token, which the request names as well. With another one it
+	// is another request, by the same keys.
+	Token string `json:"token,omitempty"`
 }
 
 func (o *joinOptions) run(ctx context.Context) error {
@@ -322,8 +325,10 @@ func (j *joining) begin(ctx context.Context) error {
 	if j.issuer, err = sign.Open(ctx, j.caDir, "intermediate"); err != nil {
 		return err
 	}
-	j.tlsKey, err = mtls.ReadKey(j.path(pendingKey))
-	return err
+	if j.tlsKey, err = mtls.ReadKey(j.path(pendingKey)); err != nil || p.Token == "" || p.Token == j.tokenID() {
+		return err
+	}
+	return j.pend()
 }
 
 func (j *joining) beginNew(ctx context.Context) error {
@@ -355,8 +360,18 @@ func (j *joining) beginNew(ctx context.Context) error {
 	if err := j.makeTLSKey(); err != nil {
 		return err
 	}
+	return j.pend()
+}
+
+func (j *joining) tokenID() string {
+	id, _, _ := strings.Cut(j.token, ".")
+	return id
+}
+
+// pend begins a request with the keys that are there.
+func (j *joining) pend() error {
 	j.requestID = rand.Text()
-	data, err := json.Marshal(pending{Name: j.name, Pin: j.pin, RequestID: j.requestID})
+	data, err := json.Marshal(pending{Name: j.name, Pin: j.pin, RequestID: j.requestID, Token: j.tokenID()})
 	if err != nil {
 		return fault.New(fault.CodeInternal, "encode the join request: %w", err)
 	}
@@ -386,8 +401,7 @@ func (j *joining) ask(ctx context.Context) (client.Pinned[*identityv1.JoinHubRes
 	if err != nil {
 		return none, err
 	}
-	tokenID, _, _ := strings.Cut(j.token, ".")
-	proof, err := j.config.Sign(ctx, hubjoin.HubProof(j.pin, j.name, tokenID))
+	proof, err := j.config.Sign(ctx, hubjoin.HubProof(j.pin, j.name, j.tokenID()))
 	if err != nil {
 		return none, err
 	}

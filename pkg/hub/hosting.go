@@ -2,14 +2,18 @@ package hub
 
 import (
 	"context"
+	"crypto/x509"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/admin"
+	"github.com/meshkit/meshkit/pkg/hub/forward"
 	"github.com/meshkit/meshkit/pkg/observe"
+	"github.com/meshkit/meshkit/pkg/state"
 )
 
 // What a process needs of its hubs that serves several domains.
@@ -59,10 +63,18 @@ func (h *Hub) HandOver(ctx context.Context, to string) error {
 	return err
 }
 
-// HubToken makes a token with which so many hubs can join within ttl.
-func (h *Hub) HubToken(ctx context.Context, uses int, ttl time.Duration) (string, error) {
-	r, err := admin.NewFleet(h.adminOptions()).CreateToken(ctx, &adminv1.CreateTokenRequest{Role: "hub", Uses: uint32(uses), Ttl: durationpb.New(ttl)})
-	return r.GetToken(), err
+// HubToken makes a token with which a hub of that name can join within ttl, also in its
+// own place. The leader makes it, for the operator whose certificate this is.
+func (h *Hub) HubToken(ctx context.Context, operator []*x509.Certificate, hub string, ttl time.Duration) (string, error) {
+	info := &grpc.UnaryServerInfo{FullMethod: adminv1.FleetService_CreateToken_FullMethodName}
+	in := &adminv1.CreateTokenRequest{Role: state.RoleHub, Node: hub, Uses: 1, Ttl: durationpb.New(ttl)}
+	r, err := h.forward.Send(forward.AsOwn(ctx, operator), in, info, func(ctx context.Context, req any) (any, error) {
+		return admin.NewFleet(h.adminOptions()).CreateToken(ctx, req.(*adminv1.CreateTokenRequest))
+	})
+	if err != nil {
+		return "", err
+	}
+	return r.(*adminv1.CreateTokenResponse).GetToken(), nil
 }
 
 // Problems are the hub's failing checks, as /readyz shows them.

@@ -2,7 +2,9 @@ package admin
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
+	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/peers"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
@@ -22,7 +25,8 @@ type DomainHost interface {
 	// Create makes a domain, or finds that this very request made it before, and
 	// serves it. CodeDomainExists: another request made it.
 	Create(ctx context.Context, d NewDomain) (*CreatedDomain, error)
-	// Adopt joins a domain that another hub made, and serves it.
+	// Adopt joins a domain that another hub made, or goes on with that, and serves it.
+	// CodeTokenInvalid: it has to join, and was given no token.
 	Adopt(ctx context.Context, in *adminv1.AdoptDomainRequest) error
 	// List lists what is served besides the domain itself.
 	List() []*adminv1.ServedDomain
@@ -35,8 +39,6 @@ type NewDomain struct {
 	// certificate; Author is whom the request came from.
 	Operator, Author string
 	CSR              []byte
-	// Joining is how many other hubs are to join.
-	Joining int
 }
 
 // CreatedDomain is a domain that was made.
@@ -45,8 +47,10 @@ type CreatedDomain struct {
 	Chain    [][]byte // of the operator, DER
 	CABundle []byte   // PEM
 	RootKeys string   // directory
-	// Address and Token are for the hubs that join.
-	Address, Token string
+	// Address is where hubs join, and Token makes a token for one of that name, new or
+	// in its own place; nil when no other hub reaches the domain's store.
+	Address string
+	Token   func(ctx context.Context, hub string) (string, error)
 }
 
 // Domains implements adminv1.DomainServiceServer.
@@ -57,6 +61,10 @@ type Domains struct {
 
 // adoption bounds how long the other hubs may take to join a new domain.
 const adoption = 8 * time.Second
+
+// adoptAgain paces how often a hub is asked that does not answer: it may just have come
+// back.
+const adoptAgain = 100 * time.Millisecond
 
 func (s *Domains) host() (DomainHost, error) {
 	if s.Host == nil {
@@ -77,9 +85,7 @@ func (s *Domains) CreateDomain(ctx context.Context, in *adminv1.CreateDomainRequ
 	if in.GetRequestId() == "" {
 		return nil, fault.New(fault.CodeBadRequest, "request_id: it is needed to repeat the call")
 	}
-	content := proto.CloneOf(in)
-	content.RequestId = ""
-	req, err := requestOf(ctx, "create domain", in.GetRequestId(), content)
+	req, err := requestOf(ctx, "create domain", in.GetRequestId(), &adminv1.CreateDomainRequest{Domain: in.GetDomain(), Csr: keyOf(in.GetCsr())})
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +94,7 @@ func (s *Domains) CreateDomain(ctx context.Context, in *adminv1.CreateDomainRequ
 	}
 	others := s.Peers.Others()
 	made, err := host.Create(ctx, NewDomain{
-		Domain: in.GetDomain(), RequestID: in.GetRequestId(), Operator: req.ID.Name, Author: req.Author, CSR: in.GetCsr(), Joining: len(others),
+		Domain: in.GetDomain(), RequestID: in.GetRequestId(), Operator: req.ID.Name, Author: req.Author, CSR: in.GetCsr(),
 	})
 	if err != nil {
 		return nil, err
@@ -98,8 +104,8 @@ func (s *Domains) CreateDomain(ctx context.Context, in *adminv1.CreateDomainRequ
 	}
 	out := &adminv1.CreateDomainResponse{CaPin: made.CAPin, CertificateChain: made.Chain, CaBundle: made.CABundle, Hub: s.Hub, RootKeys: made.RootKeys}
 	out.Hubs = append([]*adminv1.DomainHub{{Hub: s.Hub, Address: made.Address}}, s.adopt(ctx, others, &adminv1.AdoptDomainRequest{
-		Domain: in.GetDomain(), Address: made.Address, Token: made.Token, CaPin: made.CAPin,
-	})...)
+		Domain: in.GetDomain(), Address: made.Address, CaPin: made.CAPin,
+	}, made.Token)...)
 	return out, nil
 }
 
@@ -120,8 +126,17 @@ func (s *Domains) recordHosted(ctx context.Context, req request, domain, pin str
 	return err
 }
 
-// adopt has the other hubs join, all at once.
-func (s *Domains) adopt(ctx context.Context, others []peers.Peer, in *adminv1.AdoptDomainRequest) []*adminv1.DomainHub {
+// keyOf gives the public key of a certificate request, or the request itself when it
+// is none: a new request for the same key is the same request.
+func keyOf(csr []byte) []byte {
+	if r, err := x509.ParseCertificateRequest(csr); err == nil {
+		return r.RawSubjectPublicKeyInfo
+	}
+	return csr
+}
+
+// adopt has the other hubs join, all at once. Those that have joined need no token.
+func (s *Domains) adopt(ctx context.Context, others []peers.Peer, in *adminv1.AdoptDomainRequest, token func(ctx context.Context, hub string) (string, error)) []*adminv1.DomainHub {
 	ctx, cancel := context.WithTimeout(ctx, adoption)
 	defer cancel()
 	out := make([]*adminv1.DomainHub, len(others))
@@ -129,17 +144,40 @@ func (s *Domains) adopt(ctx context.Context, others []peers.Peer, in *adminv1.Ad
 	for i, p := range others {
 		out[i] = &adminv1.DomainHub{Hub: p.Hub, Address: p.Address}
 		wg.Go(func() {
-			conn, err := s.Peers.Conn(p)
-			if err == nil {
-				_, err = adminv1.NewDomainServiceClient(conn).AdoptDomain(ctx, in)
-			}
-			if err != nil {
+			if err := s.adoptOn(ctx, p, proto.CloneOf(in), token); err != nil {
 				out[i].Problem = err.Error()
 			}
 		})
 	}
 	wg.Wait()
 	return out
+}
+
+func (s *Domains) adoptOn(ctx context.Context, p peers.Peer, in *adminv1.AdoptDomainRequest, token func(ctx context.Context, hub string) (string, error)) error {
+	conn, err := s.Peers.Conn(p)
+	if err != nil {
+		return err
+	}
+	c := adminv1.NewDomainServiceClient(conn)
+	for begin := time.Now(); ; {
+		_, err = c.AdoptDomain(ctx, in)
+		if code := fault.CodeOf(err); code != fault.CodeNoConnection && code != fault.CodeHubDraining || time.Since(begin) > peers.Timeout {
+			break
+		}
+		if backoff.Sleep(ctx, adoptAgain) != nil {
+			return err
+		}
+	}
+	if fault.CodeOf(err) != fault.CodeTokenInvalid || token == nil {
+		return err
+	}
+	// Of its own for each: it admits the hub also when it is in the domain already, and
+	// the answer to its join was lost.
+	if in.Token, err = token(ctx, p.Hub); err != nil {
+		return fmt.Errorf("make a token for it: %w", err)
+	}
+	_, err = c.AdoptDomain(ctx, in)
+	return err
 }
 
 // AdoptDomain implements adminv1.DomainServiceServer.

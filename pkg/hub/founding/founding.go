@@ -14,14 +14,20 @@
 //	                be taken back like a directory
 //	configuration   makes the directory a hub
 //
+// Once the first entry may be in the store, the directory with its keys stays. Found goes
+// on with it when the same Maker asks again.
+//
 // Found may be called for several directories at a time.
 package founding
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -92,6 +98,10 @@ func ReadMaker(dir string) (*Maker, error) {
 	if _, err := os.Stat(filepath.Join(dir, hubdir.ConfigFile)); err != nil {
 		return nil, err // cut short
 	}
+	return readMaker(dir)
+}
+
+func readMaker(dir string) (*Maker, error) {
 	data, err := durable.ReadFile(durable.OS, filepath.Join(dir, hubdir.MakerFile), 4<<10)
 	if err != nil {
 		return nil, err
@@ -100,23 +110,30 @@ func ReadMaker(dir string) (*Maker, error) {
 	return &m, json.Unmarshal(data, &m)
 }
 
-// Found makes a domain in a directory that is absent or empty, and gives the pin of its
-// CA. After an error, also when ctx ends, the directory is as it was; only an entry in a
-// store that is not in it may be left. CodeInitNotEmpty, CodeInitIncomplete: the
-// directory or the log is in use.
+// Found makes a domain in a directory that is absent or empty, or goes on where an
+// earlier Found for its Maker was cut short after the log's first entry, and gives the pin of the
+// domain's CA. After an error, also when ctx ends, the directory is as it was, unless that
+// entry may be in the store. CodeInitNotEmpty, CodeInitIncomplete: the directory or the
+// log is in use.
 func Found(ctx context.Context, o Options) (pin string, err error) {
+	g := &genesis{Options: o, now: time.Now()}
+	switch begun, err := g.begun(ctx); {
+	case err != nil:
+		return "", err
+	case begun:
+		return g.finish(ctx)
+	}
 	made, err := hubdir.Claim(o.Dir)
 	if err != nil {
 		return "", err
 	}
 	defer func() {
-		if err != nil {
+		if err != nil && !g.logged {
 			hubdir.Clear(o.Dir, made)
 		}
 	}()
-	g := &genesis{Options: o, now: time.Now()}
 	for _, step := range []func(context.Context) error{g.makeKeys, g.makeCA, g.makeTrust, g.makeCredentials, g.makeLog, g.makeConfig} {
-		if err := ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil && !g.logged {
 			return "", fault.New(fault.CodeCanceled, "interrupted; nothing was made: %w", err)
 		}
 		if err := step(ctx); err != nil {
@@ -124,6 +141,60 @@ func Found(ctx context.Context, o Options) (pin string, err error) {
 		}
 	}
 	return g.authority.Pin(), nil
+}
+
+// Begun tells whether the directory of a domain that a Maker had made lacks its
+// configuration alone, and the log is of its domain: it begins with the root of trust that
+// lies there. Then Found goes on with it.
+// CodeDomainExists: so it is, and another request made it.
+func Begun(ctx context.Context, o Options) (bool, error) {
+	return (&genesis{Options: o}).begun(ctx)
+}
+
+func (g *genesis) begun(ctx context.Context) (begun bool, err error) {
+	if g.Maker == nil {
+		return false, nil // an init is not repeated: nobody knows whether it is the same one
+	}
+	if _, err := os.Stat(g.path(hubdir.ConfigFile)); err == nil {
+		return false, nil
+	}
+	root, err := os.ReadFile(g.path("root", hubdir.RootFile(1)))
+	if err != nil {
+		return false, nil
+	}
+	if _, err := os.Stat(g.path("tls", "hub.pem")); err != nil {
+		return false, nil // cut short before there could be an entry
+	}
+	l, err := g.OpenLog(ctx)
+	if err != nil {
+		return false, fmt.Errorf("store %s: %w", g.Store, err)
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	first, err := replica.First(ctx, l)
+	if err != nil || !bytes.Equal(first.GetRoot(), root) {
+		return false, err
+	}
+	if by, err := readMaker(g.Dir); err != nil || *by != *g.Maker {
+		return false, fault.New(fault.CodeDomainExists, "another request made domain %q, and was cut short", g.Domain)
+	}
+	return true, nil
+}
+
+// finish makes the directory a hub whose log has its first entry.
+func (g *genesis) finish(ctx context.Context) (pin string, err error) {
+	anchor, err := os.ReadFile(g.path("ca", "root.pem"))
+	if err != nil {
+		return "", fault.New(fault.CodeIO, "read the CA root: %w", err)
+	}
+	block, _ := pem.Decode(anchor)
+	if block == nil {
+		return "", fault.New(fault.CodeIO, "read the CA root: %s holds no certificate", g.path("ca", "root.pem"))
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", fault.New(fault.CodeIO, "read the CA root: %w", err)
+	}
+	return ca.Pin(cert), g.makeConfig(ctx)
 }
 
 // genesis is a domain in the making: what one step leaves for the next.
@@ -136,6 +207,7 @@ type genesis struct {
 	authority      *ca.Authority
 	bundle         []byte
 	root, signed   []byte // the root's metadata, and the keyset
+	logged         bool   // the first entry may be in the log
 }
 
 func (g *genesis) path(elem ...string) string {
@@ -296,6 +368,7 @@ func (g *genesis) makeLog(ctx context.Context) error {
 	if cerr := l.Close(); err == nil {
 		err = cerr
 	}
+	g.logged = err == nil || fault.KindOf(err) == fault.Unknown
 	if err != nil {
 		return fmt.Errorf("store %s: %w", g.Store, err)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/state"
 	"github.com/meshkit/meshkit/pkg/store"
 	"github.com/meshkit/meshkit/pkg/store/memstore"
+	"github.com/meshkit/meshkit/pkg/store/storetest"
 	"github.com/meshkit/meshkit/pkg/trust"
 )
 
@@ -146,6 +147,62 @@ func TestADomainThatWasAskedForKeepsItsMakerAndNoOperator(t *testing.T) {
 	}
 	if _, err := founding.ReadMaker(dir); err == nil {
 		t.Error("a domain whose making was cut short has a maker")
+	}
+}
+
+// The first entry of a log in a shared store cannot be taken back: with the keys gone,
+// nobody could ever lead the domain, and its name would be lost.
+func TestADomainThatWasCutShortAfterItsFirstEntryIsGoneOnWith(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	d := newDrivers()
+	o := d.options(dir)
+	o.Maker = &founding.Maker{RequestID: "r1", Author: "spiffe://eu-west/operator/ann", Key: "00ff"}
+	pin, err := founding.Found(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, hubdir.ConfigFile)
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(config); err != nil {
+		t.Fatal(err)
+	}
+	other := o
+	other.Maker = &founding.Maker{RequestID: "r2"}
+	if _, err := founding.Found(t.Context(), other); fault.CodeOf(err) != fault.CodeDomainExists {
+		t.Errorf("another request: %v", err)
+	}
+	again, err := founding.Found(t.Context(), o)
+	if err != nil || again != pin {
+		t.Fatalf("pin %s, want %s (%v)", again, pin, err)
+	}
+	if got, err := os.ReadFile(config); err != nil || !slices.Equal(got, text) {
+		t.Errorf("the configuration is %s (%v)", got, err)
+	}
+	if n := len(d.entries(t)); n != 1 {
+		t.Errorf("the log has %d entries", n)
+	}
+}
+
+// The end of the caller's context while the first entry is on its way takes nothing back.
+func TestAnInterruptionWhileTheFirstEntryIsWrittenTakesNothingBack(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	d := newDrivers()
+	o := d.options(dir)
+	ctx, cancel := context.WithCancel(t.Context())
+	o.OpenLog = func(context.Context) (*store.Log, error) {
+		return store.Open(t.Context(), &storetest.Faults{Driver: d.log.Driver(), OnAppend: func(_ context.Context, _ store.Batch, next func() error) error {
+			cancel()
+			return next()
+		}}, store.Options{})
+	}
+	if _, err := founding.Found(ctx, o); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(d.entries(t)); n != 1 {
+		t.Errorf("the log has %d entries", n)
 	}
 }
 

@@ -340,7 +340,13 @@ func (x *Host) make(ctx context.Context, domain, dir string, who *founding.Maker
 		return err
 	}
 	o.Maker = who
-	hubdir.Clear(dir, true) // what was cut short; without a configuration nothing has used it
+	// What was cut short before the log had anything of it.
+	switch begun, err := founding.Begun(ctx, o); {
+	case err != nil:
+		return err
+	case !begun:
+		hubdir.Clear(dir, true)
+	}
 	if _, err := founding.Found(ctx, o); err != nil {
 		return err
 	}
@@ -348,7 +354,8 @@ func (x *Host) make(ctx context.Context, domain, dir string, who *founding.Maker
 	return nil
 }
 
-// created gives the operator a certificate, and the other hubs a token.
+// created gives the operator a certificate, and the other hubs tokens: in the operator's
+// name, whoever leads the domain.
 func (x *Host) created(ctx context.Context, g *guest, h *hub.Hub, d admin.NewDomain) (*admin.CreatedDomain, error) {
 	opt, err := g.domain.Open(ctx, x.log)
 	if err != nil {
@@ -366,10 +373,19 @@ func (x *Host) created(ctx context.Context, g *guest, h *hub.Hub, d admin.NewDom
 		CAPin: opt.Authority.Pin(), Chain: cert.Chain, CABundle: opt.Authority.Bundle(),
 		RootKeys: filepath.Join(x.opt.Dir, d.Domain, "root"), Address: x.opt.Address,
 	}
-	if d.Joining > 0 && g.domain.Shared {
-		out.Token, err = h.HubToken(ctx, d.Joining, tokenLife)
+	if !g.domain.Shared {
+		return out, nil
 	}
-	return out, err
+	var chain []*x509.Certificate
+	for _, der := range cert.Chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fault.New(fault.CodeInternal, "parse the operator's certificate: %w", err)
+		}
+		chain = append(chain, c)
+	}
+	out.Token = func(ctx context.Context, hub string) (string, error) { return h.HubToken(ctx, chain, hub, tokenLife) }
+	return out, nil
 }
 
 // Adopt implements admin.DomainHost.
@@ -378,6 +394,9 @@ func (x *Host) Adopt(ctx context.Context, in *adminv1.AdoptDomainRequest) error 
 	defer x.making.Unlock()
 	dir := filepath.Join(x.opt.Dir, in.GetDomain())
 	if _, err := os.Stat(filepath.Join(dir, hubdir.ConfigFile)); err != nil {
+		if in.GetToken() == "" {
+			return fault.New(fault.CodeTokenInvalid, "hub %s has to join domain %s, and was given no token", x.opt.Name, in.GetDomain())
+		}
 		if err := x.opt.Join(ctx, dir, in); err != nil {
 			return err
 		}

@@ -195,7 +195,7 @@ func TestADomainIsMadeServedAndFoundAgain(t *testing.T) {
 	if err != nil || len(leaf.URIs) != 1 || leaf.URIs[0].String() != "spiffe://guest/operator/ann" {
 		t.Errorf("the operator's certificate is %v (%v)", leaf, err)
 	}
-	if made.Token != "" || made.RootKeys != filepath.Join(dir, "guest", "root") {
+	if made.Token != nil || made.RootKeys != filepath.Join(dir, "guest", "root") {
 		t.Errorf("made %+v", made)
 	}
 	if again, err := host.Create(t.Context(), in); err != nil || again.CAPin != made.CAPin {
@@ -257,10 +257,13 @@ func TestADomainIsJoinedOnce(t *testing.T) {
 	host, _ := start(t, hubtest.NewDomain(t), p, dir)
 	for range 2 {
 		if _, err := until(t, func() (any, error) {
-			return nil, host.Adopt(t.Context(), &adminv1.AdoptDomainRequest{Domain: "guest"})
+			return nil, host.Adopt(t.Context(), &adminv1.AdoptDomainRequest{Domain: "guest", Token: "t"})
 		}); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := host.Adopt(t.Context(), &adminv1.AdoptDomainRequest{Domain: "new"}); fault.CodeOf(err) != fault.CodeTokenInvalid {
+		t.Errorf("it has to join, and has no token: %v", err)
 	}
 	if len(p.joined) != 1 || p.joined[0] != filepath.Join(dir, "guest") {
 		t.Errorf("joined in %v", p.joined)

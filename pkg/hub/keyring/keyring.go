@@ -472,11 +472,16 @@ func (k *Keyring) CheckWithHub(st *state.State, hub string, key sign.PublicKey, 
 	return nil
 }
 
-// placeFor lists a key of a hub in place of those that it had.
+// placeFor lists a key of a hub in place of those that it had. The hub may come back to
+// its own place with the key that it has: the answer to its join was lost.
 func placeFor(a *trust.Anchors, hub string, key sign.PublicKey) trust.KeysetEdit {
 	edit := trust.KeysetEdit{Add: map[string][]sign.PublicKey{hub: {key}}}
 	for _, h := range a.Hubs() {
-		if h.Hub == hub && h.KeyID != key.KeyID() {
+		switch {
+		case h.Hub != hub:
+		case h.KeyID == key.KeyID():
+			edit.Add = nil
+		default:
 			edit.DropKeys = append(edit.DropKeys, h.KeyID)
 		}
 	}

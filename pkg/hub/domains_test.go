@@ -1,0 +1,110 @@
+package hub_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub"
+	"github.com/meshkit/meshkit/pkg/hub/admin"
+	"github.com/meshkit/meshkit/pkg/hub/hubtest"
+	"github.com/meshkit/meshkit/pkg/state"
+)
+
+// hosting is a DomainHost that notes what it is asked for. The test's goroutine reads
+// it after the calls.
+type hosting struct {
+	created []admin.NewDomain
+	adopted []*adminv1.AdoptDomainRequest
+	tokens  []string // the hubs that they are for
+	err     error    // of Create
+}
+
+func (h *hosting) Create(_ context.Context, d admin.NewDomain) (*admin.CreatedDomain, error) {
+	h.created = append(h.created, d)
+	if h.err != nil {
+		return nil, h.err
+	}
+	return &admin.CreatedDomain{CAPin: "sha256:1", Chain: [][]byte{{1}}, Token: func(_ context.Context, hub string) (string, error) {
+		h.tokens = append(h.tokens, hub)
+		return "for." + hub, nil
+	}}, nil
+}
+
+func (h *hosting) Adopt(_ context.Context, in *adminv1.AdoptDomainRequest) error {
+	if in.GetToken() == "" && len(h.adopted) == 0 {
+		return fault.New(fault.CodeTokenInvalid, "it has to join")
+	}
+	h.adopted = append(h.adopted, in)
+	return nil
+}
+
+func (h *hosting) List() []*adminv1.ServedDomain { return nil }
+
+func hosts(h *hosting) func(*hub.Options) { return func(o *hub.Options) { o.Host = h } }
+
+// ringOfTwo starts two hubs, of which the first leads.
+func ringOfTwo(t *testing.T, d *hubtest.Domain, second ...func(*hub.Options)) (hub1, hub2 *hubtest.Running) {
+	t.Helper()
+	hub1 = d.Start(t)
+	comesAbout(t, "hub1 leads", hub1.Leads)
+	return hub1, hub1.Follower(t, "hub2", second...)
+}
+
+// A repetition brings another certificate request by the same key, for signatures are
+// random: it is the same request. Another key is not.
+func TestADomainIsMadeOnceForARequestAndItsKey(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	host := &hosting{}
+	h := d.Start(t, hosts(host))
+	domains := adminv1.NewDomainServiceClient(h.Operator(t))
+	key := hubtest.Key(t)
+	create := func(csr []byte) error {
+		_, err := domains.CreateDomain(t.Context(), &adminv1.CreateDomainRequest{Domain: "eu-north", Csr: csr, RequestId: "r1"})
+		return err
+	}
+	first, second := hubtest.CSR(t, key, "admin"), hubtest.CSR(t, key, "admin")
+	if slices.Equal(first, second) {
+		t.Fatal("two requests by a key are equal: this tests nothing")
+	}
+	for _, csr := range [][]byte{first, second} {
+		if err := create(csr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantCode(t, create(hubtest.CSR(t, hubtest.Key(t), "admin")), fault.CodeRequestIDReused)
+	if n := len(logged(t, d, state.KindDomainHosted)); n != 1 {
+		t.Errorf("the log says %d times that the domain was made", n)
+	}
+}
+
+// A hub that has to join gets a token of its own, with which it may also take its own
+// place; one that serves the domain costs none.
+func TestOnlyAHubThatHasToJoinADomainCostsAToken(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	host, other := &hosting{}, &hosting{}
+	hub1, h := ringOfTwo(t, d, hosts(host))
+	if err := hub1.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	comesAbout(t, "hub2 leads", h.Leads)
+	d.Start(t, hosts(other), at(t, hub1.Address))
+	domains := adminv1.NewDomainServiceClient(h.Operator(t))
+	csr := hubtest.CSR(t, hubtest.Key(t), "admin")
+	for range 2 {
+		r, err := domains.CreateDomain(t.Context(), &adminv1.CreateDomainRequest{Domain: "eu-north", Csr: csr, RequestId: "r1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range r.GetHubs() {
+			if x.GetProblem() != "" {
+				t.Errorf("hub %s: %s", x.GetHub(), x.GetProblem())
+			}
+		}
+	}
+	if !slices.Equal(host.tokens, []string{hubtest.HubName}) || len(other.adopted) != 2 || other.adopted[0].GetToken() != "for."+hubtest.HubName || other.adopted[1].GetToken() != "" {
+		t.Errorf("tokens for %v; adopted %v", host.tokens, other.adopted)
+	}
+}
