@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"context"
+	"crypto/rand"
 	"slices"
 	"testing"
 
@@ -107,4 +108,31 @@ func TestOnlyAHubThatHasToJoinADomainCostsAToken(t *testing.T) {
 	if !slices.Equal(host.tokens, []string{hubtest.HubName}) || len(other.adopted) != 2 || other.adopted[0].GetToken() != "for."+hubtest.HubName || other.adopted[1].GetToken() != "" {
 		t.Errorf("tokens for %v; adopted %v", host.tokens, other.adopted)
 	}
+}
+
+// Another hub may lead by the time that the request is repeated than the one that made the
+// domain, which has its keys.
+func TestARepetitionGoesToTheHubThatMadeTheDomain(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	maker, leader := &hosting{}, &hosting{err: fault.New(fault.CodeDomainExists, "domain exists")}
+	hub1, h := ringOfTwo(t, d, hosts(leader))
+	if err := hub1.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	comesAbout(t, "hub2 leads", h.Leads)
+	d.Start(t, hosts(maker), at(t, hub1.Address))
+	domains := adminv1.NewDomainServiceClient(h.Operator(t))
+	create := func(id string) (*adminv1.CreateDomainResponse, error) {
+		return domains.CreateDomain(t.Context(), &adminv1.CreateDomainRequest{Domain: "eu-north", Csr: hubtest.CSR(t, hubtest.Key(t), "admin"), RequestId: id})
+	}
+	comesAbout(t, "hub1 is back", func() bool { // the hub that leads may have to connect first
+		r, err := create(rand.Text())
+		return err == nil && r.GetHub() == hubtest.HubName && r.GetCaPin() == "sha256:1"
+	})
+	if n := len(logged(t, d, state.KindDomainHosted)); n != 1 {
+		t.Errorf("the log says %d times that the domain was made", n)
+	}
+	maker.err = leader.err
+	_, err := create("r2")
+	wantCode(t, err, fault.CodeDomainExists)
 }

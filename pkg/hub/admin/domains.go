@@ -96,10 +96,19 @@ func (s *Domains) CreateDomain(ctx context.Context, in *adminv1.CreateDomainRequ
 	made, err := host.Create(ctx, NewDomain{
 		Domain: in.GetDomain(), RequestID: in.GetRequestId(), Operator: req.ID.Name, Author: req.Author, CSR: in.GetCsr(),
 	})
+	if fault.CodeOf(err) == fault.CodeDomainExists && !s.HandedOn(ctx) {
+		if out := s.byMaker(ctx, others, in); out != nil {
+			if err := s.recordHosted(ctx, req, in.GetDomain(), out.GetCaPin()); err != nil {
+				return nil, err
+			}
+			return out, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := s.recordHosted(ctx, req, in.GetDomain(), made.CAPin); err != nil {
+	// The hub that handed it on leads, and records it.
+	if err := s.recordHosted(ctx, req, in.GetDomain(), made.CAPin); err != nil && !(s.HandedOn(ctx) && fault.CodeOf(err) == fault.CodeNotLeader) {
 		return nil, err
 	}
 	out := &adminv1.CreateDomainResponse{CaPin: made.CAPin, CertificateChain: made.Chain, CaBundle: made.CABundle, Hub: s.Hub, RootKeys: made.RootKeys}
@@ -107,6 +116,18 @@ func (s *Domains) CreateDomain(ctx context.Context, in *adminv1.CreateDomainRequ
 		Domain: in.GetDomain(), Address: made.Address, CaPin: made.CAPin,
 	}, made.Token)...)
 	return out, nil
+}
+
+// byMaker repeats a request on the hub that made the domain for it, which another hub
+// may be than the one that leads now; nil if none says that it did.
+func (s *Domains) byMaker(ctx context.Context, others []peers.Peer, in *adminv1.CreateDomainRequest) *adminv1.CreateDomainResponse {
+	for _, p := range others {
+		out := new(adminv1.CreateDomainResponse)
+		if err := s.HandOn(ctx, p, adminv1.DomainService_CreateDomain_FullMethodName, in, out); err == nil {
+			return out
+		}
+	}
+	return nil
 }
 
 // recordHosted writes into this domain's log who made the other.
