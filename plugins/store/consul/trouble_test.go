@@ -105,7 +105,9 @@ func TestEditsInTheStoreAreRefused(t *testing.T) {
 		ok(t, err)
 		tenure, err := log.Campaign(bounded(t), store.Holder{Name: "hub"})
 		ok(t, err)
-		_, err = tenure.Submit(bounded(t), func(store.Position) (store.Draft, error) { return store.Draft{Kind: "Test", Payload: []byte("abc")}, nil })
+		_, err = tenure.Submit(bounded(t), func(store.Position) (store.Draft, error) {
+			return store.Draft{Kind: "Test", Payload: []byte("abc")}, nil
+		})
 		ok(t, err)
 		const key = "meshkit/bytes/log/00000000000000000001"
 		pair, _, err := kv.Get(key, nil)
