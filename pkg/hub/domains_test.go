@@ -136,3 +136,25 @@ func TestARepetitionGoesToTheHubThatMadeTheDomain(t *testing.T) {
 	_, err := create("r2")
 	wantCode(t, err, fault.CodeDomainExists)
 }
+
+// An operator's transfer holds: the hub that leads then does not hand over to spread
+// leadership, also one that led already.
+func TestWhatAnOperatorTransferredIsNotHandedOver(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	hub1, hub2 := ringOfTwo(t, d)
+	if err := hub1.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	comesAbout(t, "hub2 leads", hub2.Leads)
+	hub1 = d.Start(t, at(t, hub1.Address))
+	comesAbout(t, "hub2 hands over what nobody transferred", func() bool { return hub2.HandOver(t.Context(), hubtest.HubName) == nil })
+	comesAbout(t, "hub1 leads", hub1.Leads)
+	for to, h := range map[string]*hubtest.Running{hubtest.HubName: hub1, "hub2": hub2} {
+		other := map[string]string{hubtest.HubName: "hub2", "hub2": hubtest.HubName}[to]
+		if _, err := adminv1.NewRingServiceClient(hub1.Operator(t)).TransferLeadership(t.Context(), &adminv1.TransferLeadershipRequest{To: to}); err != nil {
+			t.Fatal(err)
+		}
+		comesAbout(t, to+" leads, and was chosen", func() bool { return h.Leads() && h.Chosen() })
+		wantCode(t, h.HandOver(t.Context(), other), fault.CodeNotTransferred)
+	}
+}

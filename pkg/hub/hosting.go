@@ -40,6 +40,16 @@ func (h *Hub) Leads() bool {
 	return ok
 }
 
+// Chosen tells whether an operator had this hub lead the domain, and it has since.
+func (h *Hub) Chosen() bool {
+	s := h.state()
+	if s == nil {
+		return false
+	}
+	me, _ := s.Hub(h.opt.Name)
+	return me.GetChosen()
+}
+
 // Others names the domain's other hubs that are in use.
 func (h *Hub) Others() []string {
 	var out []string

@@ -159,8 +159,9 @@ func (st *step) termStarted(m *logv1.TermStarted) error {
 	}
 	h := &logv1.HubState{Hub: m.GetHub(), Address: m.GetAddress(), LastTerm: st.entry.GetTerm()}
 	if before, ok := st.Hub(m.GetHub()); ok {
-		h.JoinedSeq, h.Drained = before.GetJoinedSeq(), before.GetDrained()
+		h.JoinedSeq, h.Drained, h.Chosen = before.GetJoinedSeq(), before.GetDrained(), before.GetChosen()
 	}
+	st.choose("", m.GetHub()) // who was chosen instead leads no more
 	st.hubs, _, _ = st.hubs.Insert([]byte(m.GetHub()), h)
 	return nil
 }
@@ -277,7 +278,24 @@ func (st *step) leadershipTransferred(m *logv1.LeadershipTransferred) error {
 	if _, ok := st.Hub(m.GetTo()); !ok {
 		return bad(st.entry, "hub %q is not in the domain", m.GetTo())
 	}
+	chosen := ""
+	if m.GetChosen() {
+		chosen = m.GetTo()
+	}
+	st.choose(chosen, "")
 	return st.remember(m.GetFingerprint())
+}
+
+// choose notes which hub an operator has lead, and that it is none of the others, except
+// for one whose state stays as it is. At most one is chosen at any time.
+func (st *step) choose(hub, except string) {
+	for h := range st.Hubs() {
+		if chosen := h.GetHub() == hub; h.GetHub() != except && chosen != h.GetChosen() {
+			c := proto.CloneOf(h)
+			c.Chosen = chosen
+			st.hubs, _, _ = st.hubs.Insert([]byte(c.GetHub()), c)
+		}
+	}
 }
 
 func (st *step) trustUpdated(m *logv1.TrustUpdated) error {

@@ -411,3 +411,56 @@ func FuzzApplyEntry(f *testing.F) {
 		}
 	})
 }
+
+// Whom an operator has lead stays chosen over its own terms and a snapshot, until another
+// begins a term, or is chosen, or is handed the lead without being chosen.
+func TestWhomAnOperatorHasLeadIsChosenUntilAnotherLeads(t *testing.T) {
+	m := newMachine()
+	do := func(kind string, payload proto.Message) {
+		t.Helper()
+		if _, err := m.apply(kind, payload, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	term := func(hub string) { t.Helper(); do(KindTermStarted, &logv1.TermStarted{Hub: hub, Address: "10.0.0.1:1"}) }
+	transfer := func(to string, chosen bool) {
+		t.Helper()
+		do(KindLeadershipTransferred, &logv1.LeadershipTransferred{To: to, Chosen: chosen})
+	}
+	want := func(when, hub string) {
+		t.Helper()
+		var buf bytes.Buffer
+		if err := m.s.WriteSnapshot(&buf); err != nil {
+			t.Fatal(err)
+		}
+		again, err := ReadSnapshot(&buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []*State{m.s, again} {
+			for h := range s.Hubs() {
+				if h.GetChosen() != (h.GetHub() == hub) {
+					t.Errorf("%s: hub %s is chosen: %t", when, h.GetHub(), h.GetChosen())
+				}
+			}
+		}
+	}
+	for _, hub := range []string{"hub2", "hub3", "hub1"} {
+		term(hub)
+	}
+	want("at first", "")
+	transfer("hub2", true)
+	want("transferred", "hub2")
+	term("hub2")
+	want("it leads", "hub2")
+	term("hub2")
+	want("it leads again", "hub2")
+	transfer("hub3", true)
+	want("transferred again", "hub3")
+	term("hub1")
+	want("another took the lease", "")
+	transfer("hub2", true)
+	term("hub2")
+	transfer("hub3", false)
+	want("handed over to spread leadership", "")
+}

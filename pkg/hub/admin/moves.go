@@ -166,7 +166,8 @@ func (s *Ring) anotherAnswers(ctx context.Context, st *state.State, hub string) 
 
 // TransferLeadership implements adminv1.RingServiceServer. Only the leader is
 // called. The others are asked to leave the lease alone for a moment, then it
-// resigns; should the hub that is meant fail right then, another leads after that.
+// resigns; should the hub that is meant fail right then, another leads after that. Whom
+// an operator chose, also the leader itself, hands over to nobody to spread leadership.
 func (s *Ring) TransferLeadership(ctx context.Context, in *adminv1.TransferLeadershipRequest) (*adminv1.TransferLeadershipResponse, error) {
 	content := proto.CloneOf(in)
 	content.RequestId = ""
@@ -181,12 +182,18 @@ func (s *Ring) TransferLeadership(ctx context.Context, in *adminv1.TransferLeade
 	term, leading := s.Replica.Leading()
 	if _, done, err := req.committed(cur); err != nil {
 		return nil, err
-	} else if done || (leading && in.GetTo() == s.Hub) {
-		leader := cur.State.Leader()
-		return &adminv1.TransferLeadershipResponse{Leader: leader.GetHub(), Term: leader.GetLastTerm()}, nil
+	} else if done {
+		return leads(cur.State), nil
 	}
-	if err := s.canLead(ctx, cur.State, in.GetTo()); err != nil {
-		return nil, err
+	chosen := req.ID.Kind == identity.Operator
+	stays := leading && in.GetTo() == s.Hub
+	if mine, _ := cur.State.Hub(s.Hub); stays && (!chosen || mine.GetChosen()) {
+		return leads(cur.State), nil
+	}
+	if !stays {
+		if err := s.canLead(ctx, cur.State, in.GetTo()); err != nil {
+			return nil, err
+		}
 	}
 	_, err = s.Replica.Propose(ctx, func(cur *replica.Current, _ time.Time) (replica.Proposal, error) {
 		if _, done, err := req.committed(cur); err != nil || done {
@@ -195,10 +202,17 @@ func (s *Ring) TransferLeadership(ctx context.Context, in *adminv1.TransferLeade
 			}
 			return replica.Proposal{}, err
 		}
-		return req.proposal(state.KindLeadershipTransferred, &logv1.LeadershipTransferred{From: s.Hub, To: in.GetTo(), Fingerprint: req.fingerprint}), nil
+		// An operator may have chosen after the hub had looked.
+		if h, _ := cur.State.Hub(s.Hub); !chosen && h.GetChosen() {
+			return replica.Proposal{}, fault.New(fault.CodeNotTransferred, "an operator has hub %s lead", s.Hub)
+		}
+		return req.proposal(state.KindLeadershipTransferred, &logv1.LeadershipTransferred{From: s.Hub, To: in.GetTo(), Chosen: chosen, Fingerprint: req.fingerprint}), nil
 	})
 	if err != nil && !errors.Is(err, errReplayed) {
 		return nil, err
+	}
+	if stays {
+		return leads(s.Replica.Current().State), nil
 	}
 	// Whoever does not answer may win; the answer tells who did.
 	others := s.Peers.Only(func(hub string) bool { return hub != in.GetTo() })
@@ -216,6 +230,11 @@ func (s *Ring) TransferLeadership(ctx context.Context, in *adminv1.TransferLeade
 		return nil, fault.New(fault.CodeNotTransferred, "hub %s took the lease, term %d, not %s", next.GetHub(), next.GetLastTerm(), in.GetTo())
 	}
 	return &adminv1.TransferLeadershipResponse{Leader: next.GetHub(), Term: next.GetLastTerm(), Took: durationpb.New(time.Since(begin))}, nil
+}
+
+func leads(st *state.State) *adminv1.TransferLeadershipResponse {
+	leader := st.Leader()
+	return &adminv1.TransferLeadershipResponse{Leader: leader.GetHub(), Term: leader.GetLastTerm()}
 }
 
 // canLead tells whether a hub is there, not drained, answers, and is well.

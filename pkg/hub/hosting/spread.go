@@ -19,21 +19,22 @@ const (
 // led is one domain as the balance sees it.
 type led struct {
 	domain, leader string
+	chosen         bool     // an operator had this hub lead it
 	others         []string // hubs of the domain that may lead, without this one
 	hub            *hub.Hub
 }
 
 // overloaded chooses a domain that the hub me leads and others that should rather
-// lead it, the idlest first: those that lead at least two fewer. Only who leads too
-// many acts, so no two hubs move the same domain. ok is false when leadership is
-// spread well enough.
+// lead it, the idlest first: those that lead at least two fewer. What an operator had it
+// lead stays. Only who leads too many acts, so no two hubs move the same domain. ok is
+// false when leadership is spread well enough.
 func overloaded(me string, all []led) (pick led, to []string, ok bool) {
 	leads := make(map[string]int)
 	for _, d := range all {
 		leads[d.leader]++
 	}
 	for _, d := range all {
-		if d.leader != me {
+		if d.leader != me || d.chosen {
 			continue
 		}
 		var idler []string
@@ -91,7 +92,7 @@ func (x *Host) leading(own *hub.Hub) []led {
 }
 
 func (x *Host) ledBy(domain string, h *hub.Hub) led {
-	d := led{domain: domain, hub: h, others: h.Others(), leader: h.Status().GetLeader()}
+	d := led{domain: domain, hub: h, others: h.Others(), leader: h.Status().GetLeader(), chosen: h.Chosen()}
 	if d.leader == x.opt.Name && !h.Leads() {
 		d.leader = "" // lost, and nobody began a term yet
 	}

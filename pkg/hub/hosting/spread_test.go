@@ -29,6 +29,12 @@ func TestOneWhoLeadsTooManyHandsOverToTheIdlest(t *testing.T) {
 		"another one leads too many": {[]led{
 			{domain: "a", leader: "hub2", others: []string{"me"}}, {domain: "b", leader: "hub2", others: []string{"me"}},
 		}, "", nil},
+		"not what an operator chose": {[]led{
+			{domain: "a", leader: "me", chosen: true, others: []string{"hub2"}}, {domain: "b", leader: "me", others: []string{"hub2"}},
+		}, "b", []string{"hub2"}},
+		"an operator chose all": {[]led{
+			{domain: "a", leader: "me", chosen: true, others: []string{"hub2"}}, {domain: "b", leader: "me", chosen: true, others: []string{"hub2"}},
+		}, "", nil},
 		"nobody leads": {[]led{{domain: "a", others: []string{"hub2"}}, {domain: "b", others: []string{"hub2"}}}, "", nil},
 	} {
 		pick, to, ok := overloaded("me", c.all)

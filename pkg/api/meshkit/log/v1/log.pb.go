@@ -811,14 +811,17 @@ func (x *HubMoved) GetAddress() string {
 	return ""
 }
 
-// LeadershipTransferred records who had the leader hand over, and to whom. It
-// changes nothing by itself: the next term tells who leads.
+// LeadershipTransferred records who had the leader hand over, and to whom. The next
+// term tells who leads.
 type LeadershipTransferred struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	From  string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
 	To    string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
 	// As in ChangeSet.
-	Fingerprint   []byte `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Fingerprint []byte `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// An operator asked for it: the hub leads until another begins a term, and does not
+	// hand over to spread leadership.
+	Chosen        bool `protobuf:"varint,4,opt,name=chosen,proto3" json:"chosen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -872,6 +875,13 @@ func (x *LeadershipTransferred) GetFingerprint() []byte {
 		return x.Fingerprint
 	}
 	return nil
+}
+
+func (x *LeadershipTransferred) GetChosen() bool {
+	if x != nil {
+		return x.Chosen
+	}
+	return false
 }
 
 // DomainHosted records who had a domain made on the hubs of this one.
@@ -2439,7 +2449,9 @@ type HubState struct {
 	// The entry with which it joined; 0 for the first hub.
 	JoinedSeq uint64 `protobuf:"varint,4,opt,name=joined_seq,json=joinedSeq,proto3" json:"joined_seq,omitempty"`
 	// An operator has drained it.
-	Drained       bool `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"`
+	Drained bool `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"`
+	// An operator had it lead, and no other hub has begun a term since.
+	Chosen        bool `protobuf:"varint,6,opt,name=chosen,proto3" json:"chosen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2505,6 +2517,13 @@ func (x *HubState) GetJoinedSeq() uint64 {
 func (x *HubState) GetDrained() bool {
 	if x != nil {
 		return x.Drained
+	}
+	return false
+}
+
+func (x *HubState) GetChosen() bool {
+	if x != nil {
+		return x.Chosen
 	}
 	return false
 }
@@ -2642,11 +2661,12 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"\vfingerprint\x18\x03 \x01(\fR\vfingerprint\"6\n" +
 	"\bHubMoved\x12\x10\n" +
 	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"]\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"u\n" +
 	"\x15LeadershipTransferred\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12 \n" +
-	"\vfingerprint\x18\x03 \x01(\fR\vfingerprint\"_\n" +
+	"\vfingerprint\x18\x03 \x01(\fR\vfingerprint\x12\x16\n" +
+	"\x06chosen\x18\x04 \x01(\bR\x06chosen\"_\n" +
 	"\fDomainHosted\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x15\n" +
 	"\x06ca_pin\x18\x02 \x01(\tR\x05caPin\x12 \n" +
@@ -2796,14 +2816,15 @@ const file_meshkit_log_v1_log_proto_rawDesc = "" +
 	"\baccepted\x18\b \x03(\fR\baccepted\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa4\x01\n" +
 	"\bHubState\x12\x10\n" +
 	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1b\n" +
 	"\tlast_term\x18\x03 \x01(\x04R\blastTerm\x12\x1d\n" +
 	"\n" +
 	"joined_seq\x18\x04 \x01(\x04R\tjoinedSeq\x12\x18\n" +
-	"\adrained\x18\x05 \x01(\bR\adrained\"b\n" +
+	"\adrained\x18\x05 \x01(\bR\adrained\x12\x16\n" +
+	"\x06chosen\x18\x06 \x01(\bR\x06chosen\"b\n" +
 	"\rRequestRecord\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x10\n" +
