@@ -48,6 +48,13 @@ func TestADomainWhoseMakingFailedCanBeGoneOnWith(t *testing.T) {
 		if after, err := os.ReadFile(key); err != nil || string(after) != string(before) || ids[len(ids)-1] != ids[len(ids)-2] {
 			t.Errorf("%v: the repetition asks for something else", answer)
 		}
+		// However it ended, also without a word: the same command goes on.
+		s.run(cliutil.ExitError, "domain", "create", "zzz", "--out", out)
+		if after, err := os.ReadFile(key); err != nil || string(after) != string(before) || ids[len(ids)-1] != ids[0] {
+			t.Errorf("%v: the same command asks for something else: %v", answer, ids)
+		}
+		s.run(cliutil.ExitUsage, "domain", "create", "yyy", "--out", out)
+		ids = nil
 		if err := os.RemoveAll(out); err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -32,6 +33,18 @@ type createOptions struct {
 	app       *cliutil.App
 	out       string
 	requestID string
+	resumed   bool // it goes on with an earlier try
+}
+
+// creatingName is a file beside the operator's key while the domain is being made. It is
+// there before the key and before anything is asked, so that the same command goes on
+// with the same request, however the first ended.
+const creatingName = "creating.json"
+
+// creating is creating.json.
+type creating struct {
+	Domain    string `json:"domain"`
+	RequestID string `json:"requestId"`
 }
 
 func newCreate(app *cliutil.App) *cobra.Command {
@@ -44,14 +57,14 @@ the leading of them. Nothing else is shared: root of trust, CA, keys, log, epoch
 
 You become its first operator: a key is made here and never leaves this machine, and a context of the domain's name is added.
 Agents join with a token of the new domain at the same address. When the answer is lost, or a hub could not join, repeat the
-command as it is printed.`,
+command: it goes on with what was begun, and makes nothing twice. Any hub can be asked, whichever leads.`,
 		Example: `  meshctl domain create eu-central
   meshctl --context eu-central get domains`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
 	cmd.Flags().StringVar(&o.out, "out", "", "directory for your key and certificates (default: DOMAIN beside the context file)")
-	cmd.Flags().StringVar(&o.requestID, "request-id", "", "idempotency key of an earlier try; made up when empty")
+	cmd.Flags().StringVar(&o.requestID, "request-id", "", "idempotency key of an earlier try; when empty, that of a try that --out holds, or a new one")
 	return cmd
 }
 
@@ -69,7 +82,11 @@ func (o *createOptions) run(cmd *cobra.Command, domain string) error {
 		return fault.New(fault.CodeIO, "find %s: %w", o.out, err)
 	}
 	to := mtls.Files{Cert: filepath.Join(dir, "admin.pem"), Key: filepath.Join(dir, "admin.key"), CA: filepath.Join(dir, "ca.pem")}
-	key, err := keyFile(to.Key, o.requestID != "")
+	id, err := o.begin(dir, domain, to.Key)
+	if err != nil {
+		return err
+	}
+	key, err := keyFile(to.Key)
 	if err != nil {
 		return err
 	}
@@ -77,7 +94,6 @@ func (o *createOptions) run(cmd *cobra.Command, domain string) error {
 	if err != nil {
 		return fault.New(fault.CodeInternal, "make certificate request: %w", err)
 	}
-	id := cmp.Or(o.requestID, o.app.NewID())
 	o.app.Verbosef("request id %s", id)
 	asked := false
 	err = o.app.Call(cmd, func(ctx context.Context, c *client.Client) error {
@@ -116,14 +132,47 @@ func keep(contexts *cliutil.Contexts, entry cliutil.Context, to mtls.Files, key 
 	return source.NotAfter(), contexts.Save()
 }
 
-// keyFile makes the operator's key, or finds it: the key of an earlier try with the
-// same request id.
-func keyFile(path string, again bool) (crypto.Signer, error) {
-	switch _, err := os.Stat(path); {
-	case err == nil && again:
-		return mtls.ReadKey(path)
+// begin gives the request's id: that of an earlier try, or a new one, which is kept
+// before anything is made or asked.
+func (o *createOptions) begin(dir, domain, key string) (id string, err error) {
+	path := filepath.Join(dir, creatingName)
+	data, err := durable.ReadFile(durable.OS, path, 4<<10)
+	var before creating
+	switch {
+	case o.requestID != "":
+		o.resumed = true
+		return o.requestID, nil
 	case err == nil:
-		return nil, cliutil.Usagef("%s exists", path).WithRemedy("give another --out; or, to go on with an earlier try, repeat the command that it printed, with its --request-id")
+		if err := json.Unmarshal(data, &before); err != nil || before.Domain != domain || before.RequestID == "" {
+			return "", cliutil.Usagef("%s is of the making of domain %q, not of %s", path, before.Domain, domain).WithRemedy("give another --out; or go on with that domain: meshctl domain create %s", cliutil.ShellQuote(before.Domain))
+		}
+		o.resumed = true
+		o.app.IO.Notef("going on with the request that was begun in %s", dir)
+		return before.RequestID, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", fault.New(fault.CodeIO, "read %s: %w", path, err)
+	}
+	if _, err := os.Stat(key); err == nil {
+		return "", cliutil.Usagef("%s exists", key).WithRemedy("give another --out; or, to go on with an earlier try, repeat the command that it printed, with its --request-id")
+	}
+	before = creating{Domain: domain, RequestID: o.app.NewID()}
+	if data, err = json.Marshal(before); err != nil {
+		return "", fault.New(fault.CodeInternal, "encode the request: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fault.New(fault.CodeIO, "make %s: %w", dir, err)
+	}
+	if err := durable.WriteFile(durable.OS, path, data, 0o600); err != nil {
+		return "", fault.New(fault.CodeIO, "write %s: %w", path, err)
+	}
+	return before.RequestID, nil
+}
+
+// keyFile makes the operator's key, or finds that of an earlier try.
+func keyFile(path string) (crypto.Signer, error) {
+	switch _, err := os.Stat(path); {
+	case err == nil:
+		return mtls.ReadKey(path)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fault.New(fault.CodeIO, "look for %s: %w", path, err)
 	}
@@ -157,8 +206,9 @@ func (o *createOptions) failed(err error, id, key string) error {
 
 // dropKey removes the key that this run made, and the directory if it is empty then.
 func (o *createOptions) dropKey(key string) {
-	if o.requestID == "" {
+	if !o.resumed {
 		_ = os.Remove(key)
+		_ = os.Remove(filepath.Join(filepath.Dir(key), creatingName))
 		_ = os.Remove(filepath.Dir(key))
 	}
 }
@@ -199,5 +249,6 @@ Next:
 		return fault.New(fault.CodePartial, "%d of %d hubs do not serve domain %s yet", missing, len(r.GetHubs()), domain).
 			WithRemedy("Once they can, run it again: %s", o.app.RetryCommand(id))
 	}
+	_ = os.Remove(filepath.Join(dir, creatingName)) // should it stay, the next try is told what is there
 	return nil
 }
