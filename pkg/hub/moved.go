@@ -19,12 +19,33 @@ import (
 // and was given another address since has the leader write that down: the others reach
 // it by what the log says, and by nothing else.
 
-// movedRetry paces how often a hub says where it is, until somebody writes it down, and
-// also if somebody else says otherwise: two that run from copies of one directory must
-// not fill the log. movedCalm is how long all is well until it begins anew.
+// movedRetry paces how often a hub says where it is, and movedCalm is how long all is
+// well until it begins anew.
 var movedRetry = backoff.Policy{Base: 200 * time.Millisecond, Cap: time.Minute}
 
 const movedCalm = 10 * time.Minute
+
+// movedPace is when a hub may say where it is: seldom, if nobody writes it down, and also
+// if somebody else says otherwise. Two that run from copies of one directory must not fill
+// the log.
+type movedPace struct {
+	pause *backoff.Backoff
+	next  time.Time // when it may be said again
+}
+
+// calm notes that the log has the address.
+func (p *movedPace) calm(now time.Time) {
+	if now.Sub(p.next) > movedCalm {
+		p.pause.Reset()
+	}
+}
+
+// said notes that the hub said it, and tells when it may again.
+func (p *movedPace) said(now time.Time) time.Duration {
+	wait := p.pause.Next()
+	p.next = now.Add(wait)
+	return wait
+}
 
 // followAddress makes the address of this hub known whenever the log has another.
 func (h *Hub) followAddress(ctx context.Context) error {
@@ -33,18 +54,15 @@ func (h *Hub) followAddress(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	pause := backoff.New(movedRetry)
-	var next time.Time // when it may be said again
-	looked := false    // whether upkeep was told since the log has the address
+	pace := movedPace{pause: backoff.New(movedRetry)}
+	looked := false // whether upkeep was told since the log has the address
 	for {
 		cur, changed := h.replica.Watch()
 		var again <-chan time.Time
 		switch now := time.Now(); {
 		case cur == nil:
 		case !h.elsewhere(cur.State):
-			if now.Sub(next) > movedCalm {
-				pause.Reset()
-			}
+			pace.calm(now)
 			if !looked && h.misnamed() {
 				select {
 				case h.renamed <- struct{}{}:
@@ -52,13 +70,12 @@ func (h *Hub) followAddress(ctx context.Context) error {
 				}
 			}
 			looked = true
-		case now.Before(next):
-			again = time.After(next.Sub(now))
+		case now.Before(pace.next):
+			again = time.After(pace.next.Sub(now))
 		default:
 			h.tryTellAddress(ctx, cur.State)
-			wait := pause.Next()
 			// Also when it is written down: this hub may have to read that yet.
-			again, next, looked = time.After(wait), time.Now().Add(wait), false
+			again, looked = time.After(pace.said(time.Now())), false
 		}
 		select {
 		case <-again:

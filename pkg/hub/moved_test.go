@@ -99,16 +99,13 @@ func TestTheCertificateOfAHubThatHasMovedNamesItsNewHost(t *testing.T) {
 	}
 }
 
-// Two that run from copies of one directory say different things for ever, and not often.
-func TestTwoHubsOfOneNameDoNotFillTheLog(t *testing.T) {
+// Two that run from copies of one directory contradict each other; how often, movedPace says.
+func TestTwoHubsOfOneNameContradictEachOther(t *testing.T) {
 	first, leader := returned(t)
 	comesAbout(t, "the first says where it is", func() bool { return seenBy(t, leader, hubtest.HubName).GetAddress() == first.Address })
 	before := seqOf(t, leader)
 	first.Domain.Start(t)
-	time.Sleep(2 * time.Second)
-	if n := seqOf(t, leader) - before; n < 2 || n > 20 { // both have said so
-		t.Errorf("%d entries in two seconds", n)
-	}
+	comesAbout(t, "both have said where they are", func() bool { return seqOf(t, leader) >= before+2 })
 }
 
 func TestOnlyAHubSaysWhereItIs(t *testing.T) {
