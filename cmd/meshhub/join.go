@@ -46,7 +46,7 @@ const tokenVariable = "MESHKIT_TOKEN"
 // Files of a join that has begun and is not complete: what was asked for, and the
 // TLS key. A repetition asks for the same, which costs no second use of the token.
 const (
-	pendingName = "joining.json"
+	pendingName = hubdir.JoiningFile
 	pendingKey  = "joining.key"
 )
 

@@ -3,25 +3,25 @@
 //
 //	pin, err := founding.Found(ctx, founding.Options{…})
 //
-// Steps come in this order, and a crash after any of them leaves a directory that
+// Steps come in this order. A crash leaves a directory without a configuration, which
 // hubdir.Claim tells from a hub's:
 //
 //	keys            root keys, keyset key, config key
 //	CAs             root, issuing CA, CA for hubs
 //	trust           the first root and the first keyset
 //	certificates    the hub's, and the first operator's
+//	maker           made.json, for a domain beside another: with the log's first entry
 //	log             its first entry; late, for a store that others use as well cannot
 //	                be taken back like a directory
 //	configuration   makes the directory a hub
 //
-// Once the first entry may be in the store, the directory with its keys stays. Found goes
-// on with it when the same Maker asks again.
+// From the log on, the directory stays whatever happens: it has the only keys of a
+// domain whose name is taken then. Found and GoOn go on with it from made.json.
 //
 // Found may be called for several directories at a time.
 package founding
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -29,6 +29,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -37,7 +38,10 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	logv1 "github.com/meshkit/meshkit/pkg/api/meshkit/log/v1"
+	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/ca"
 	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
@@ -92,48 +96,97 @@ type Maker struct {
 	Key string `json:"key"`
 }
 
-// ReadMaker tells who had the domain of a directory made. It fails for one whose making
-// was cut short, and for one that was made with `meshhub init` or was joined.
-func ReadMaker(dir string) (*Maker, error) {
-	if _, err := os.Stat(filepath.Join(dir, hubdir.ConfigFile)); err != nil {
-		return nil, err // cut short
-	}
-	return readMaker(dir)
+// madeFile is made.json as it lies in the directory. It is written when all is there but
+// the log's first entry and the configuration.
+type madeFile struct {
+	Maker
+	// First is the payload of the first entry.
+	First []byte `json:"first,omitempty"`
 }
 
-func readMaker(dir string) (*Maker, error) {
-	data, err := durable.ReadFile(durable.OS, filepath.Join(dir, hubdir.MakerFile), 4<<10)
+// maxMade bounds made.json, in bytes.
+const maxMade = 256 << 10
+
+func readMade(dir string) (*madeFile, error) {
+	data, err := durable.ReadFile(durable.OS, filepath.Join(dir, hubdir.MakerFile), maxMade)
 	if err != nil {
 		return nil, err
 	}
-	var m Maker
+	var m madeFile
 	return &m, json.Unmarshal(data, &m)
 }
 
-// Found makes a domain in a directory that is absent or empty, or goes on where an
-// earlier Found for its Maker was cut short after the log's first entry, and gives the pin of the
-// domain's CA. After an error, also when ctx ends, the directory is as it was, unless that
-// entry may be in the store. CodeInitNotEmpty, CodeInitIncomplete: the directory or the
-// log is in use.
-func Found(ctx context.Context, o Options) (pin string, err error) {
-	g := &genesis{Options: o, now: time.Now()}
-	switch begun, err := g.begun(ctx); {
+func complete(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, hubdir.ConfigFile))
+	return err == nil
+}
+
+// cutShort is made.json of a directory that has all but the log's first entry, perhaps,
+// and the configuration.
+func cutShort(dir string) (*madeFile, error) {
+	made, err := readMade(dir)
+	switch {
 	case err != nil:
-		return "", err
-	case begun:
-		return g.finish(ctx)
+		return nil, err
+	case complete(dir) || len(made.First) == 0:
+		return nil, fault.New(fault.CodeInitNotEmpty, "%s is not of a domain whose making was cut short", dir)
+	}
+	return made, nil
+}
+
+// ReadMaker tells who had the domain of a directory made; done: it is made, and not cut
+// short. Without an error there is a maker, or the domain is done and was made with
+// `meshhub init` or joined.
+func ReadMaker(dir string) (m *Maker, done bool, err error) {
+	var made *madeFile
+	if done = complete(dir); done {
+		made, err = readMade(dir)
+	} else {
+		made, err = cutShort(dir)
+	}
+	switch {
+	case err == nil:
+		return &made.Maker, done, nil
+	case done && errors.Is(err, fs.ErrNotExist):
+		return nil, true, nil
+	}
+	return nil, done, err
+}
+
+// finishTime bounds the last steps, which do not end with who asked for them.
+const finishTime = 10 * time.Second
+
+// Found makes a domain in a directory that is absent or empty, and gives the pin of its
+// CA. One that was cut short for a Maker is gone on with, or is cleared if it is
+// another's and nothing of it is in the log. After an error, also when ctx ends, the
+// directory is as it was, unless the first entry may be in the log. CodeInitNotEmpty,
+// CodeInitIncomplete: the directory or the log is in use. CodeDomainExists: another
+// request made the domain, and was cut short; that is done now.
+func Found(ctx context.Context, o Options) (pin string, err error) {
+	if made, cerr := cutShort(o.Dir); o.Maker != nil && cerr == nil {
+		if made.Maker == *o.Maker {
+			return goOn(ctx, o, made)
+		}
+		switch done, err := GoOn(ctx, o); {
+		case err != nil:
+			return "", err
+		case done:
+			return "", fault.New(fault.CodeDomainExists, "another request made domain %q, and was cut short", o.Domain)
+		}
+		hubdir.Clear(o.Dir, true)
 	}
 	made, err := hubdir.Claim(o.Dir)
 	if err != nil {
 		return "", err
 	}
+	g := &genesis{Options: o, now: time.Now()}
 	defer func() {
-		if err != nil && !g.logged {
+		if err != nil && !g.begun {
 			hubdir.Clear(o.Dir, made)
 		}
 	}()
 	for _, step := range []func(context.Context) error{g.makeKeys, g.makeCA, g.makeTrust, g.makeCredentials, g.makeLog, g.makeConfig} {
-		if err := ctx.Err(); err != nil && !g.logged {
+		if err := ctx.Err(); err != nil && !g.begun {
 			return "", fault.New(fault.CodeCanceled, "interrupted; nothing was made: %w", err)
 		}
 		if err := step(ctx); err != nil {
@@ -143,58 +196,65 @@ func Found(ctx context.Context, o Options) (pin string, err error) {
 	return g.authority.Pin(), nil
 }
 
-// Begun tells whether the directory of a domain that a Maker had made lacks its
-// configuration alone, and the log is of its domain: it begins with the root of trust that
-// lies there. Then Found goes on with it.
-// CodeDomainExists: so it is, and another request made it.
-func Begun(ctx context.Context, o Options) (bool, error) {
-	return (&genesis{Options: o}).begun(ctx)
+// resumed is the domain that was cut short in a directory, as made.json has it.
+func resumed(o Options, made *madeFile) (*genesis, error) {
+	var first logv1.DomainCreated
+	if err := proto.Unmarshal(made.First, &first); err != nil || first.GetDomain() != o.Domain {
+		return nil, fault.New(fault.CodeConfig, "%s holds no first entry of domain %s (%v)", filepath.Join(o.Dir, hubdir.MakerFile), o.Domain, err)
+	}
+	return &genesis{Options: o, now: time.Now(), root: first.GetRoot(), signed: first.GetKeyset(), bundle: first.GetCaBundle()}, nil
 }
 
-func (g *genesis) begun(ctx context.Context) (begun bool, err error) {
-	if g.Maker == nil {
-		return false, nil // an init is not repeated: nobody knows whether it is the same one
-	}
-	if _, err := os.Stat(g.path(hubdir.ConfigFile)); err == nil {
-		return false, nil
-	}
-	root, err := os.ReadFile(g.path("root", hubdir.RootFile(1)))
+// goOn ends what was cut short in the directory. If another one has the log's first
+// entry, it is of no use, and goes.
+func goOn(ctx context.Context, o Options, made *madeFile) (pin string, err error) {
+	g, err := resumed(o, made)
 	if err != nil {
-		return false, nil
+		return "", err
 	}
-	if _, err := os.Stat(g.path("tls", "hub.pem")); err != nil {
-		return false, nil // cut short before there could be an entry
+	if err := g.makeLog(ctx); err != nil {
+		if fault.CodeOf(err) == fault.CodeInitNotEmpty {
+			hubdir.Clear(o.Dir, true)
+		}
+		return "", err
+	}
+	if err := g.makeConfig(ctx); err != nil {
+		return "", err
+	}
+	block, _ := pem.Decode(g.bundle)
+	if block == nil {
+		return "", fault.New(fault.CodeConfig, "the CA bundle of domain %s holds no certificate", o.Domain)
+	}
+	root, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", fault.New(fault.CodeConfig, "parse the CA root of domain %s: %w", o.Domain, err)
+	}
+	return ca.Pin(root), nil
+}
+
+// GoOn makes a directory a hub in which Found was cut short, whoever had it made, if the
+// log's first entry is of it; otherwise done is false, and all stays as it is.
+func GoOn(ctx context.Context, o Options) (done bool, err error) {
+	made, err := cutShort(o.Dir)
+	if err != nil {
+		return false, err
+	}
+	g, err := resumed(o, made)
+	if err != nil {
+		return false, err
 	}
 	l, err := g.OpenLog(ctx)
 	if err != nil {
-		return false, fmt.Errorf("store %s: %w", g.Store, err)
-	}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	first, err := replica.First(ctx, l)
-	if err != nil || !bytes.Equal(first.GetRoot(), root) {
 		return false, err
 	}
-	if by, err := readMaker(g.Dir); err != nil || *by != *g.Maker {
-		return false, fault.New(fault.CodeDomainExists, "another request made domain %q, and was cut short", g.Domain)
+	ours, err := g.isFirst(ctx, l)
+	if cerr := l.Close(); err == nil {
+		err = cerr
 	}
-	return true, nil
-}
-
-// finish makes the directory a hub whose log has its first entry.
-func (g *genesis) finish(ctx context.Context) (pin string, err error) {
-	anchor, err := os.ReadFile(g.path("ca", "root.pem"))
-	if err != nil {
-		return "", fault.New(fault.CodeIO, "read the CA root: %w", err)
+	if err != nil || !ours {
+		return false, err
 	}
-	block, _ := pem.Decode(anchor)
-	if block == nil {
-		return "", fault.New(fault.CodeIO, "read the CA root: %s holds no certificate", g.path("ca", "root.pem"))
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return "", fault.New(fault.CodeIO, "read the CA root: %w", err)
-	}
-	return ca.Pin(cert), g.makeConfig(ctx)
+	return true, g.makeConfig(ctx)
 }
 
 // genesis is a domain in the making: what one step leaves for the next.
@@ -207,7 +267,12 @@ type genesis struct {
 	authority      *ca.Authority
 	bundle         []byte
 	root, signed   []byte // the root's metadata, and the keyset
-	logged         bool   // the first entry may be in the log
+	begun          bool   // the first entry may be in the log: the directory stays
+}
+
+// first is the first entry of the log.
+func (g *genesis) first() *logv1.DomainCreated {
+	return &logv1.DomainCreated{Domain: g.Domain, Root: g.root, Keyset: g.signed, CaBundle: g.bundle}
 }
 
 func (g *genesis) path(elem ...string) string {
@@ -323,7 +388,11 @@ func (g *genesis) makeCredentials(ctx context.Context) error {
 		return err
 	}
 	if g.Maker != nil {
-		data, err := json.Marshal(g.Maker)
+		first, err := proto.MarshalOptions{Deterministic: true}.Marshal(g.first())
+		if err != nil {
+			return fault.New(fault.CodeInternal, "encode the first entry: %w", err)
+		}
+		data, err := json.Marshal(madeFile{Maker: *g.Maker, First: first})
 		if err != nil {
 			return fault.New(fault.CodeInternal, "encode who made the domain: %w", err)
 		}
@@ -354,25 +423,70 @@ func hostNames(addrs ...string) (names []string, ips []netip.Addr) {
 	return names, ips
 }
 
-// makeLog writes the first entry of the log.
+// makeLog writes the first entry of the log. Once that has begun it goes on without
+// who asked: whether a write whose answer was lost was done, only another try can tell.
 func (g *genesis) makeLog(ctx context.Context) error {
 	l, err := g.OpenLog(ctx)
 	if err != nil {
 		return err
 	}
-	id, err := identity.New(g.Domain, identity.Hub, g.Hub)
-	if err == nil {
-		err = replica.Genesis(ctx, l, store.Holder{Name: g.Hub, Address: g.Address}, id.String(), g.now,
-			&logv1.DomainCreated{Domain: g.Domain, Root: g.root, Keyset: g.signed, CaBundle: g.bundle})
+	if err = ctx.Err(); err != nil {
+		err = fault.New(fault.CodeCanceled, "interrupted; nothing was made: %w", err)
+	} else {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
+		defer cancel()
+		err = g.writeFirst(ctx, l)
 	}
 	if cerr := l.Close(); err == nil {
 		err = cerr
 	}
-	g.logged = err == nil || fault.KindOf(err) == fault.Unknown
 	if err != nil {
 		return fmt.Errorf("store %s: %w", g.Store, err)
 	}
 	return nil
+}
+
+func (g *genesis) writeFirst(ctx context.Context, l *store.Log) error {
+	id, err := identity.New(g.Domain, identity.Hub, g.Hub)
+	if err != nil {
+		return err
+	}
+	pause := backoff.New(backoff.Policy{Base: 100 * time.Millisecond, Cap: time.Second})
+	for {
+		begun, err := replica.Genesis(ctx, l, store.Holder{Name: g.Hub, Address: g.Address}, id.String(), g.now, g.first())
+		g.begun = g.begun || begun
+		if err == nil {
+			return nil
+		}
+		if fault.CodeOf(err) == fault.CodeInitNotEmpty {
+			ours, rerr := g.isFirst(ctx, l)
+			if ours {
+				g.begun = true
+				return nil
+			}
+			if rerr == nil {
+				g.begun = false // it is another's, so it never will be ours
+				return err
+			}
+			err = fmt.Errorf("%w; read its first entry: %w", err, rerr)
+		}
+		if !g.begun || pause.Wait(ctx) != nil {
+			return err
+		}
+	}
+}
+
+// isFirst tells whether the log's first entry is this domain's, of these keys.
+func (g *genesis) isFirst(ctx context.Context, l *store.Log) (bool, error) {
+	entries, err := l.Read(ctx, 0, 1)
+	if err != nil || len(entries) == 0 {
+		return false, err
+	}
+	var first logv1.DomainCreated
+	if err := proto.Unmarshal(entries[0].GetPayload(), &first); err != nil {
+		return false, fault.New(fault.CodeBadEntry, "first entry of the log: %w", err)
+	}
+	return proto.Equal(&first, g.first()), nil
 }
 
 // makeConfig makes the directory a hub.

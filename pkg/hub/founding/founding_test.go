@@ -122,8 +122,8 @@ func TestADomainIsMadeWithAllThatItsFirstHubNeeds(t *testing.T) {
 	if err != nil || !strings.HasPrefix(pin, "sha256:") || len(bundle) == 0 {
 		t.Errorf("pin %s of %d bytes (%v)", pin, len(bundle), err)
 	}
-	if _, err := founding.ReadMaker(dir); err == nil {
-		t.Error("a domain that init made has a maker")
+	if got, done, err := founding.ReadMaker(dir); got != nil || !done || err != nil {
+		t.Errorf("a domain that init made has maker %+v, done %t (%v)", got, done, err)
 	}
 }
 
@@ -136,8 +136,8 @@ func TestADomainThatWasAskedForKeepsItsMakerAndNoOperator(t *testing.T) {
 	if _, err := founding.Found(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := founding.ReadMaker(dir); err != nil || *got != who {
-		t.Errorf("made by %+v (%v)", got, err)
+	if got, done, err := founding.ReadMaker(dir); err != nil || !done || *got != who {
+		t.Errorf("made by %+v, done %t (%v)", got, done, err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "admin")); !os.IsNotExist(err) {
 		t.Errorf("an operator's credentials are there (%v)", err)
@@ -145,8 +145,8 @@ func TestADomainThatWasAskedForKeepsItsMakerAndNoOperator(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, hubdir.ConfigFile)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := founding.ReadMaker(dir); err == nil {
-		t.Error("a domain whose making was cut short has a maker")
+	if got, done, err := founding.ReadMaker(dir); err != nil || done || *got != who {
+		t.Errorf("cut short, made by %+v, done %t (%v)", got, done, err)
 	}
 }
 
@@ -173,6 +173,9 @@ func TestADomainThatWasCutShortAfterItsFirstEntryIsGoneOnWith(t *testing.T) {
 	other.Maker = &founding.Maker{RequestID: "r2"}
 	if _, err := founding.Found(t.Context(), other); fault.CodeOf(err) != fault.CodeDomainExists {
 		t.Errorf("another request: %v", err)
+	}
+	if err := os.Remove(config); err != nil { // the other request has ended what was cut short
+		t.Fatal(err)
 	}
 	again, err := founding.Found(t.Context(), o)
 	if err != nil || again != pin {
@@ -269,5 +272,112 @@ func TestALogThatIsInUseIsNoNewDomain(t *testing.T) {
 	}
 	if n := len(d.entries(t)); n != 1 {
 		t.Errorf("the log has %d entries", n)
+	}
+}
+
+// asked are the options of a domain that a request asks for, in a log whose appends end
+// with what after says.
+func (d *drivers) asked(dir, request string, after func() error) founding.Options {
+	o := d.options(dir)
+	o.Maker = &founding.Maker{RequestID: request, Author: "spiffe://eu-west/operator/ann", Key: "00ff"}
+	o.OpenLog = func(ctx context.Context) (*store.Log, error) {
+		return store.Open(ctx, &storetest.Faults{Driver: d.log.Driver(), OnAppend: func(_ context.Context, _ store.Batch, next func() error) error {
+			if err := next(); err != nil {
+				return err
+			}
+			return after()
+		}}, store.Options{})
+	}
+	return o
+}
+
+// Who asks may leave at the very moment at which the log gets its first entry, and the
+// answer of the store may be lost: the keys stay, and the directory becomes a hub.
+func TestTheFirstEntryKeepsItsKeys(t *testing.T) {
+	for name, lost := range map[string]error{"who asked left": nil, "the answer was lost": fault.New(fault.CodeWriteUnknown, "no answer")} {
+		ctx, cancel := context.WithCancel(t.Context())
+		dir := filepath.Join(t.TempDir(), "hub")
+		d, n := newDrivers(), 0
+		o := d.asked(dir, "r1", func() error {
+			if cancel(); n > 0 {
+				return nil
+			}
+			n++
+			return lost
+		})
+		if _, err := founding.Found(ctx, o); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, done, err := founding.ReadMaker(dir); !done || err != nil || len(d.entries(t)) != 1 {
+			t.Errorf("%s: done %t (%v), and the log has %d entries", name, done, err, len(d.entries(t)))
+		}
+	}
+}
+
+// killed makes a domain up to the configuration, which is what a kill leaves.
+func killed(t *testing.T, o founding.Options) {
+	t.Helper()
+	if _, err := founding.Found(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(o.Dir, hubdir.ConfigFile)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestADomainThatWasCutShortIsGoneOnWith(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	d := newDrivers()
+	done := func() error { return nil }
+	o, other := d.asked(dir, "r1", done), d.asked(dir, "r2", done)
+
+	// In the log: the same request goes on, another finds the domain made.
+	killed(t, o)
+	if pin, err := founding.Found(t.Context(), o); err != nil || !strings.HasPrefix(pin, "sha256:") {
+		t.Fatalf("the same request: pin %s (%v)", pin, err)
+	}
+	cut := func() {
+		t.Helper()
+		if err := os.Remove(filepath.Join(dir, hubdir.ConfigFile)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cut()
+	if _, err := founding.Found(t.Context(), other); fault.CodeOf(err) != fault.CodeDomainExists {
+		t.Errorf("another request: %v", err)
+	}
+	if m, done, err := founding.ReadMaker(dir); !done || err != nil || m.RequestID != "r1" {
+		t.Errorf("after another request: made by %v, done %t (%v)", m, done, err)
+	}
+	cut()
+	if done, err := founding.GoOn(t.Context(), o); !done || err != nil {
+		t.Errorf("at a start: done %t (%v)", done, err)
+	}
+	if len(d.entries(t)) != 1 {
+		t.Errorf("the log has %d entries", len(d.entries(t)))
+	}
+
+	// Not in the log: a start leaves it, and another request takes its place.
+	cut()
+	d.log = memstore.New(memstore.Options{})
+	if done, err := founding.GoOn(t.Context(), o); done || err != nil {
+		t.Errorf("at a start, with an empty log: done %t (%v)", done, err)
+	}
+	d.keys = make(map[string]*hubtest.Keys) // which go with the directory
+	if _, err := founding.Found(t.Context(), other); err != nil {
+		t.Errorf("another request, with an empty log: %v", err)
+	}
+
+	// Another hub's log: the directory is of no use.
+	cut()
+	d.log, d.keys = memstore.New(memstore.Options{}), make(map[string]*hubtest.Keys)
+	if _, err := founding.Found(t.Context(), d.asked(filepath.Join(t.TempDir(), "elsewhere"), "r3", done)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := founding.Found(t.Context(), other); fault.CodeOf(err) != fault.CodeInitNotEmpty {
+		t.Errorf("in another's log: %v", err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the directory is left (%v)", err)
 	}
 }

@@ -12,7 +12,8 @@
 //	domains/eu-central/made.json                      who had it made, on the hub that made it
 //
 // A directory without meshhub.yaml is of a domain whose making or joining was cut
-// short: the next try clears it, or goes on with it.
+// short: the next try clears it, or goes on with it. One whose log has begun is gone on
+// with at the start.
 //
 // A domain that fails takes none of the others with it. All methods are safe for
 // concurrent use; New and Run are called once.
@@ -139,10 +140,14 @@ func (x *Host) Run(ctx context.Context, h *hub.Hub) error {
 		return fault.New(fault.CodeIO, "read %s: %w", x.opt.Dir, err)
 	}
 	for _, e := range entries {
-		path := filepath.Join(x.opt.Dir, e.Name(), hubdir.ConfigFile)
-		if _, err := os.Stat(path); err != nil {
-			x.log.Warn("directory without a configuration: no domain is served from it", "path", filepath.Dir(path))
-			continue
+		if dir := filepath.Join(x.opt.Dir, e.Name()); !exists(filepath.Join(dir, hubdir.ConfigFile)) {
+			x.making.Lock()
+			done, err := x.goOn(ctx, e.Name())
+			x.making.Unlock()
+			if err != nil || !done {
+				x.log.Warn("directory without a configuration: no domain is served from it", "path", dir, "err", err)
+				continue
+			}
 		}
 		if _, err := x.start(e.Name()); err != nil {
 			x.log.Error("domain not served", "guest", e.Name(), "err", err)
@@ -311,13 +316,16 @@ func (x *Host) Create(ctx context.Context, d admin.NewDomain) (*admin.CreatedDom
 	x.making.Lock()
 	defer x.making.Unlock()
 	dir := filepath.Join(x.opt.Dir, d.Domain)
-	switch before, err := founding.ReadMaker(dir); {
-	case err == nil && *before != who:
+	before, done, err := founding.ReadMaker(dir)
+	switch {
+	case done && (err != nil || before == nil || *before != who):
 		return nil, fault.New(fault.CodeDomainExists, "domain %q exists", d.Domain)
-	case err != nil:
-		if _, serr := os.Stat(filepath.Join(dir, hubdir.ConfigFile)); serr == nil {
-			return nil, fault.New(fault.CodeDomainExists, "domain %q exists", d.Domain)
-		}
+	case !done && err != nil && exists(filepath.Join(dir, hubdir.JoiningFile)):
+		return nil, fault.New(fault.CodeDomainExists, "domain %q exists: hub %s has begun to join it, in %s", d.Domain, x.opt.Name, dir)
+	case !done && err != nil:
+		hubdir.Clear(dir, true) // what was cut short before the log knew of it
+		fallthrough
+	case !done:
 		if err := x.make(ctx, d.Domain, dir, &who); err != nil {
 			return nil, err
 		}
@@ -340,18 +348,47 @@ func (x *Host) make(ctx context.Context, domain, dir string, who *founding.Maker
 		return err
 	}
 	o.Maker = who
-	// What was cut short before the log had anything of it.
-	switch begun, err := founding.Begun(ctx, o); {
-	case err != nil:
+	switch _, err := founding.Found(ctx, o); {
+	case fault.CodeOf(err) == fault.CodeDomainExists: // another request's, which is done now
+		if _, err := x.start(domain); err != nil {
+			x.log.Error("domain not served", "guest", domain, "err", err)
+		}
 		return err
-	case !begun:
-		hubdir.Clear(dir, true)
-	}
-	if _, err := founding.Found(ctx, o); err != nil {
+	case fault.CodeOf(err) == fault.CodeInitNotEmpty:
+		return fault.New(fault.CodeDomainExists, "domain %q exists: %w", domain, err)
+	case err != nil:
 		return err
 	}
 	x.log.Info("domain made", "guest", domain, "author", who.Author)
 	return nil
+}
+
+// goOn ends the making of a domain that was cut short after the log knew of it. The
+// caller holds making.
+func (x *Host) goOn(ctx context.Context, domain string) (done bool, err error) {
+	dir := filepath.Join(x.opt.Dir, domain)
+	switch _, done, err := founding.ReadMaker(dir); {
+	case done:
+		return true, nil
+	case err != nil:
+		return false, nil // not that far, or another hub's
+	}
+	o, err := x.opt.Founding(domain, dir)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, guestReady)
+	defer cancel()
+	done, err = founding.GoOn(ctx, o)
+	if done && err == nil {
+		x.log.Info("domain made, which was cut short", "guest", domain)
+	}
+	return done, err
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // created gives the operator a certificate, and the other hubs tokens: in the operator's
@@ -373,9 +410,6 @@ func (x *Host) created(ctx context.Context, g *guest, h *hub.Hub, d admin.NewDom
 		CAPin: opt.Authority.Pin(), Chain: cert.Chain, CABundle: opt.Authority.Bundle(),
 		RootKeys: filepath.Join(x.opt.Dir, d.Domain, "root"), Address: x.opt.Address,
 	}
-	if !g.domain.Shared {
-		return out, nil
-	}
 	var chain []*x509.Certificate
 	for _, der := range cert.Chain {
 		c, err := x509.ParseCertificate(der)
@@ -384,7 +418,9 @@ func (x *Host) created(ctx context.Context, g *guest, h *hub.Hub, d admin.NewDom
 		}
 		chain = append(chain, c)
 	}
-	out.Token = func(ctx context.Context, hub string) (string, error) { return h.HubToken(ctx, chain, hub, tokenLife) }
+	if g.domain.Shared {
+		out.Token = func(ctx context.Context, hub string) (string, error) { return h.HubToken(ctx, chain, hub, tokenLife) }
+	}
 	return out, nil
 }
 
@@ -393,7 +429,10 @@ func (x *Host) Adopt(ctx context.Context, in *adminv1.AdoptDomainRequest) error 
 	x.making.Lock()
 	defer x.making.Unlock()
 	dir := filepath.Join(x.opt.Dir, in.GetDomain())
-	if _, err := os.Stat(filepath.Join(dir, hubdir.ConfigFile)); err != nil {
+	if err := x.joinable(ctx, in.GetDomain(), dir); err != nil {
+		return err
+	}
+	if !exists(filepath.Join(dir, hubdir.ConfigFile)) {
 		if in.GetToken() == "" {
 			return fault.New(fault.CodeTokenInvalid, "hub %s has to join domain %s, and was given no token", x.opt.Name, in.GetDomain())
 		}
@@ -407,5 +446,18 @@ func (x *Host) Adopt(ctx context.Context, in *adminv1.AdoptDomainRequest) error 
 		return err
 	}
 	_, err = g.await(ctx)
+	return err
+}
+
+// joinable clears a directory in which this hub began to make the domain, and another was
+// first.
+func (x *Host) joinable(ctx context.Context, domain, dir string) error {
+	if _, done, err := founding.ReadMaker(dir); done || err != nil {
+		return nil
+	}
+	done, err := x.goOn(ctx, domain)
+	if err == nil && !done {
+		hubdir.Clear(dir, true)
+	}
 	return err
 }

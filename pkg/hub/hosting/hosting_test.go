@@ -40,6 +40,8 @@ type program struct {
 	// broken, if set, fails the making of a log.
 	broken error
 	joined []string // directories
+	// founded says that the files of tries before are there.
+	founded bool
 }
 
 func newProgram() *program {
@@ -69,7 +71,9 @@ func (p *program) openLog(ctx context.Context, domain string) (*store.Log, error
 
 func (p *program) Founding(domain, dir string) (founding.Options, error) {
 	p.mu.Lock()
-	clear(p.keys) // of a try before, whose files are gone
+	if !p.founded {
+		clear(p.keys) // of a try before, whose files are gone
+	}
 	p.mu.Unlock()
 	return founding.Options{
 		Domain: domain, Hub: hubtest.HubName, Dir: dir, Listen: "127.0.0.1:0", Address: "127.0.0.1:1", RootKeys: 1, RootThreshold: 1, Config: []byte(domain),
@@ -273,5 +277,48 @@ func TestADomainIsJoinedOnce(t *testing.T) {
 	}
 	if err := host.Adopt(t.Context(), &adminv1.AdoptDomainRequest{Domain: "other"}); fault.CodeOf(err) != fault.CodeConfig {
 		t.Errorf("a directory with another domain's configuration: %v", err)
+	}
+}
+
+// A kill between the log's first entry and the configuration leaves the domain's only
+// keys: the next start serves it, and the same request is answered.
+func TestADomainThatWasCutShortIsServedAfterARestart(t *testing.T) {
+	own, p, dir := hubtest.NewDomain(t), newProgram(), filepath.Join(t.TempDir(), "domains")
+	host, stop := start(t, own, p, dir)
+	in := request(t, "r1")
+	made, err := until(t, func() (*admin.CreatedDomain, error) { return host.Create(t.Context(), in) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if err := os.Remove(filepath.Join(dir, "guest", hubdir.ConfigFile)); err != nil {
+		t.Fatal(err)
+	}
+	p.founded = true
+	host, _ = start(t, own, p, dir)
+	again, err := until(t, func() (*admin.CreatedDomain, error) { return host.Create(t.Context(), in) })
+	if err != nil || again.CAPin != made.CAPin {
+		t.Errorf("the same request again: %v (%v)", again, err)
+	}
+	if _, err := host.Create(t.Context(), request(t, "r2")); fault.CodeOf(err) != fault.CodeDomainExists {
+		t.Errorf("another request: %v", err)
+	}
+}
+
+// A directory in which this hub joins a domain is not cleared by a request for one of its
+// name.
+func TestAJoinThatHasBegunIsNotCleared(t *testing.T) {
+	p, dir := newProgram(), filepath.Join(t.TempDir(), "domains")
+	host, _ := start(t, hubtest.NewDomain(t), p, dir)
+	for _, name := range []string{"keys/config.key", hubdir.JoiningFile} {
+		if err := hubdir.WriteFile(filepath.Join(dir, "guest", name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := until(t, func() (*admin.CreatedDomain, error) { return host.Create(t.Context(), request(t, "r1")) }); fault.CodeOf(err) != fault.CodeDomainExists {
+		t.Errorf("made: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "guest", "keys", "config.key")); err != nil {
+		t.Errorf("its key is gone: %v", err)
 	}
 }

@@ -34,7 +34,9 @@ import (
 const (
 	ConfigFile = "meshhub.yaml"
 	MakerFile  = "made.json"
-	DomainsDir = "domains"
+	// JoiningFile is of a join that has begun and is not complete.
+	JoiningFile = "joining.json"
+	DomainsDir  = "domains"
 	// HubCA is the name of the files of the CA that makes issuing CAs for hubs.
 	HubCA = "hubs"
 )

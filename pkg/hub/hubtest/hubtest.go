@@ -84,7 +84,7 @@ func NewDomain(t testing.TB) *Domain {
 	ks := must(trust.NewKeyset(root, 1, hubs, d.Authority.Bundle(), now.Add(keyring.KeysetLifetime), keyset))(t)
 	l := must(store.Open(ctx, d.Store.Driver(), store.Options{}))(t)
 	first := &logv1.DomainCreated{Domain: Name, Root: root, Keyset: ks, CaBundle: d.Authority.Bundle()}
-	if err := replica.Genesis(ctx, l, store.Holder{Name: HubName}, id(t, identity.Hub, HubName).String(), now, first); err != nil {
+	if _, err := replica.Genesis(ctx, l, store.Holder{Name: HubName}, id(t, identity.Hub, HubName).String(), now, first); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Close(); err != nil {

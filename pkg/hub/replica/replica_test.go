@@ -29,7 +29,7 @@ func domain(t *testing.T) *memstore.Server {
 		t.Fatal(err)
 	}
 	first := &logv1.DomainCreated{Domain: "d", Root: []byte("r"), Keyset: []byte("k")}
-	if err := Genesis(t.Context(), l, store.Holder{Name: "h"}, "spiffe://d/hub/h", time.Now(), first); err != nil {
+	if _, err := Genesis(t.Context(), l, store.Holder{Name: "h"}, "spiffe://d/hub/h", time.Now(), first); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Close(); err != nil {
