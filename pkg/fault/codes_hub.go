@@ -41,6 +41,7 @@ const (
 	CodeHubSilent        Code = "MK6059"
 	CodeDomainExists     Code = "MK6063"
 	CodeNoDomainHost     Code = "MK6064"
+	CodeMakerSilent      Code = "MK6074"
 	CodeHubDropped       Code = "MK6065"
 	CodeKeysetEnding     Code = "MK6066"
 	CodeRingSplit        Code = "MK6067"
@@ -95,6 +96,7 @@ var hubCodes = []Entry{
 	{CodeHubSilent, Unavailable, "hub does not answer", "Another hub of the domain had to be asked and did not answer in time.", "See with `meshctl get hubs` whether it runs; mend it or the network between the hubs."},
 	{CodeDomainExists, AlreadyExists, "domain exists", "The hubs have a domain of that name already, or another request made it.", "Choose another name; to go on with a `meshctl domain create` whose answer was lost, repeat it as it was printed, with --request-id and the same --out."},
 	{CodeNoDomainHost, Invalid, "domain cannot host others", "Domains that were made with `meshctl domain create` are served by the hubs of another one; further ones are made there.", "Use the context of the domain that the hubs were initialised with (`meshctl context list`)."},
+	{CodeMakerSilent, Unavailable, "hub that made the domain does not answer", "A domain of that name is in the store, and none of the hubs that answer made it. The one that did has its keys, without which nobody goes on with it.", "Start the hub that does not answer, and repeat the `meshctl domain create` as it was printed; or choose another name."},
 	{CodeHubDropped, Denied, "hub was dropped", "The keyset lists no key of the hub whose certificate this is, or of the one whose issuing CA signed it: it was dropped (`meshctl key drop`). Or another hub has joined under its name and has its place. Such a certificate counts only if it was recorded in the log.", "A hub that is to come back joins again (`meshctl token create --hub --node NAME`, `meshhub join`). An operator gets another certificate on a hub's machine with `meshhub credentials issue`."},
 	{CodeKeysetEnding, Unavailable, "keyset is about to expire", "A hub that holds the keyset key extends the keyset four months before it ends, whether it leads or not. None did: agents will refuse new content when it has expired.", "Start the hub that holds keys/keyset.key and look at its log for \"keyset not extended\"; without that key, see `meshhub root rotate --new-keyset-key`."},
 	{CodeRingSplit, Unavailable, "ring is split", "Another hub of the domain leads under a term that this hub's store does not have: they use different logs, as when a restore put the domain into another store and this hub was started with its old configuration. What this hub would write, no agent would take. It serves reads and streams, and writes nothing.", "Stop this hub, write the store that the other hub uses into its meshhub.yaml (store.driver, store.url), and start it again. See docs/runbooks/ring.md, \"The ring is split\"."},

@@ -2,7 +2,6 @@ package hub_test
 
 import (
 	"context"
-	"crypto/rand"
 	"slices"
 	"testing"
 
@@ -21,6 +20,7 @@ type hosting struct {
 	adopted []*adminv1.AdoptDomainRequest
 	tokens  []string // the hubs that they are for
 	err     error    // of Create
+	made    bool
 }
 
 func (h *hosting) Create(_ context.Context, d admin.NewDomain) (*admin.CreatedDomain, error) {
@@ -41,6 +41,8 @@ func (h *hosting) Adopt(_ context.Context, in *adminv1.AdoptDomainRequest) error
 	h.adopted = append(h.adopted, in)
 	return nil
 }
+
+func (h *hosting) Made(string) (made, done bool) { return h.made, h.made }
 
 func (h *hosting) List() []*adminv1.ServedDomain { return nil }
 
@@ -110,30 +112,40 @@ func TestOnlyAHubThatHasToJoinADomainCostsAToken(t *testing.T) {
 	}
 }
 
-// Another hub may lead by the time that the request is repeated than the one that made the
-// domain, which has its keys.
-func TestARepetitionGoesToTheHubThatMadeTheDomain(t *testing.T) {
+// The hub that made a domain need not lead any more: the leader has it answer, as which
+// hub ever is asked. What it made is in the log once.
+func TestTheHubThatMadeADomainGoesOnWithItWhoeverLeads(t *testing.T) {
 	d := hubtest.NewDomain(t)
-	maker, leader := &hosting{}, &hosting{err: fault.New(fault.CodeDomainExists, "domain exists")}
-	hub1, h := ringOfTwo(t, d, hosts(leader))
+	maker, other := &hosting{made: true}, &hosting{err: fault.New(fault.CodeDomainExists, "it exists")}
+	hub1, h := ringOfTwo(t, d, hosts(other))
 	if err := hub1.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	comesAbout(t, "hub2 leads", h.Leads)
-	d.Start(t, hosts(maker), at(t, hub1.Address))
-	domains := adminv1.NewDomainServiceClient(h.Operator(t))
-	create := func(id string) (*adminv1.CreateDomainResponse, error) {
-		return domains.CreateDomain(t.Context(), &adminv1.CreateDomainRequest{Domain: "eu-north", Csr: hubtest.CSR(t, hubtest.Key(t), "admin"), RequestId: id})
+	in := &adminv1.CreateDomainRequest{Domain: "eu-north", Csr: hubtest.CSR(t, hubtest.Key(t), "admin"), RequestId: "r1"}
+	asks := func(h *hubtest.Running) (*adminv1.CreateDomainResponse, error) {
+		return adminv1.NewDomainServiceClient(h.Operator(t)).CreateDomain(t.Context(), in)
 	}
-	comesAbout(t, "hub1 is back", func() bool { // the hub that leads may have to connect first
-		r, err := create(rand.Text())
-		return err == nil && r.GetHub() == hubtest.HubName && r.GetCaPin() == "sha256:1"
-	})
+	_, err := asks(h)
+	wantCode(t, err, fault.CodeMakerSilent)
+	hub1 = d.Start(t, hosts(maker), at(t, hub1.Address))
+	for _, asked := range []*hubtest.Running{h, hub1} {
+		r, err := asks(asked)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.GetHub() != hubtest.HubName || len(r.GetHubs()) != 2 {
+			t.Errorf("made by %s; hubs %v", r.GetHub(), r.GetHubs())
+		}
+	}
+	if n := len(maker.created); n != 2 || maker.created[0].Author != "spiffe://"+hubtest.Name+"/operator/admin" {
+		t.Errorf("it went on %d times: %+v", n, maker.created)
+	}
 	if n := len(logged(t, d, state.KindDomainHosted)); n != 1 {
 		t.Errorf("the log says %d times that the domain was made", n)
 	}
-	maker.err = leader.err
-	_, err := create("r2")
+	maker.err, in.RequestId = other.err, "r2"
+	_, err = asks(h)
 	wantCode(t, err, fault.CodeDomainExists)
 }
 

@@ -42,7 +42,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	identityv1 "github.com/meshkit/meshkit/pkg/api/meshkit/identity/v1"
@@ -237,12 +236,8 @@ func (h *Hub) adminOptions() admin.Options {
 	return admin.Options{
 		Domain: h.opt.Domain, Hub: h.opt.Name, Build: version.String(), Store: h.opt.StoreName, Started: h.started,
 		Replica: h.replica, Views: h.views, Fleet: h.fleet, Keys: h.keys, CAPin: h.opt.Authority.Pin(), Host: h.opt.Host,
-		Peers: h.peers, Address: func() string { return h.opt.Advertise }, Limits: resource.DefaultLimits(), Stopping: h.stopping,
-		CertificateGrace: h.opt.CertificateGrace, AdmitsHubs: h.opt.HubCA != nil, HandedOn: forward.Forwarded,
-		HandOn: func(ctx context.Context, to peers.Peer, method string, req, reply proto.Message) error {
-			_, err := h.forward.Hand(ctx, to, method, req, reply)
-			return err
-		},
+		Peers: h.peers, Hand: h.forward.Hand, Address: func() string { return h.opt.Advertise }, Limits: resource.DefaultLimits(), Stopping: h.stopping,
+		CertificateGrace: h.opt.CertificateGrace, AdmitsHubs: h.opt.HubCA != nil,
 	}
 }
 

@@ -78,6 +78,7 @@ var methods = map[string]who{
 	"/meshkit.admin.v1.RingService/SetAddress":        hub,
 	"/meshkit.admin.v1.DomainService/CreateDomain":    operator,
 	"/meshkit.admin.v1.DomainService/AdoptDomain":     hub,
+	"/meshkit.admin.v1.DomainService/FindDomain":      hub,
 	"/meshkit.control.v1.ControlService/Stream":       node,
 
 	"/meshkit.admin.v1.RingService/TransferLeadership": operator,

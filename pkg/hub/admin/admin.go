@@ -51,10 +51,8 @@ type Options struct {
 	Keys    *keyring.Keyring
 	// Peers are the other hubs of the ring.
 	Peers *peers.Set
-	// HandOn makes a call on another hub, for the caller of ctx; HandedOn tells whether
-	// that of ctx came so.
-	HandOn   func(ctx context.Context, to peers.Peer, method string, req, reply proto.Message) error
-	HandedOn func(ctx context.Context) bool
+	// Hand makes the call of ctx on another hub, for the caller of ctx.
+	Hand func(ctx context.Context, to peers.Peer, method string, req, reply proto.Message) (begun bool, err error)
 	// Host makes and serves further domains in this process; nil: it does not.
 	Host DomainHost
 	// CAPin is what joining nodes are given for --ca-pin.

@@ -5,9 +5,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
@@ -28,6 +30,8 @@ type DomainHost interface {
 	// Adopt joins a domain that another hub made, or goes on with that, and serves it.
 	// CodeTokenInvalid: it has to join, and was given no token.
 	Adopt(ctx context.Context, in *adminv1.AdoptDomainRequest) error
+	// Made tells whether this hub made a domain, and whether that is done or was cut short.
+	Made(domain string) (made, done bool)
 	// List lists what is served besides the domain itself.
 	List() []*adminv1.ServedDomain
 }
@@ -62,9 +66,8 @@ type Domains struct {
 // adoption bounds how long the other hubs may take to join a new domain.
 const adoption = 8 * time.Second
 
-// adoptAgain paces how often a hub is asked that does not answer: it may just have come
-// back.
-const adoptAgain = 100 * time.Millisecond
+// askAgain paces how often a hub is asked that does not answer.
+const askAgain = 100 * time.Millisecond
 
 func (s *Domains) host() (DomainHost, error) {
 	if s.Host == nil {
@@ -73,7 +76,8 @@ func (s *Domains) host() (DomainHost, error) {
 	return s.Host, nil
 }
 
-// CreateDomain implements adminv1.DomainServiceServer. Only the leader is called.
+// CreateDomain implements adminv1.DomainServiceServer. The leader is called, or the hub
+// that made the domain, which another may have led at that time.
 func (s *Domains) CreateDomain(ctx context.Context, in *adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error) {
 	host, err := s.host()
 	if err != nil {
@@ -92,24 +96,28 @@ func (s *Domains) CreateDomain(ctx context.Context, in *adminv1.CreateDomainRequ
 	if in.GetDomain() == s.Domain {
 		return nil, fault.New(fault.CodeDomainExists, "domain %q exists", in.GetDomain())
 	}
+	var silent []string
+	if !in.GetHandedOn() {
+		var maker *peers.Peer
+		if maker, silent = s.maker(ctx, host, in.GetDomain()); maker != nil {
+			return s.handOn(ctx, *maker, in, req)
+		}
+	}
 	others := s.Peers.Others()
 	made, err := host.Create(ctx, NewDomain{
 		Domain: in.GetDomain(), RequestID: in.GetRequestId(), Operator: req.ID.Name, Author: req.Author, CSR: in.GetCsr(),
 	})
-	if fault.CodeOf(err) == fault.CodeDomainExists && !s.HandedOn(ctx) {
-		if out := s.byMaker(ctx, others, in); out != nil {
-			if err := s.recordHosted(ctx, req, in.GetDomain(), out.GetCaPin()); err != nil {
-				return nil, err
-			}
-			return out, nil
-		}
+	if fault.CodeOf(err) == fault.CodeDomainExists && len(silent) > 0 {
+		return nil, fault.New(fault.CodeMakerSilent, "%w; the hub that made it is none of those that answer: no answer from %s", err, strings.Join(silent, ", ")).
+			WithRemedy("To go on with an earlier try, start %s, and repeat the command as it was printed. For a new domain choose another name.", strings.Join(silent, ", "))
 	}
 	if err != nil {
 		return nil, err
 	}
-	// The hub that handed it on leads, and records it.
-	if err := s.recordHosted(ctx, req, in.GetDomain(), made.CAPin); err != nil && !(s.HandedOn(ctx) && fault.CodeOf(err) == fault.CodeNotLeader) {
-		return nil, err
+	if _, leading := s.Replica.Leading(); leading || !in.GetHandedOn() {
+		if err := s.recordHosted(ctx, req, in.GetDomain(), made.CAPin); err != nil {
+			return nil, err
+		}
 	}
 	out := &adminv1.CreateDomainResponse{CaPin: made.CAPin, CertificateChain: made.Chain, CaBundle: made.CABundle, Hub: s.Hub, RootKeys: made.RootKeys}
 	out.Hubs = append([]*adminv1.DomainHub{{Hub: s.Hub, Address: made.Address}}, s.adopt(ctx, others, &adminv1.AdoptDomainRequest{
@@ -118,16 +126,54 @@ func (s *Domains) CreateDomain(ctx context.Context, in *adminv1.CreateDomainRequ
 	return out, nil
 }
 
-// byMaker repeats a request on the hub that made the domain for it, which another hub
-// may be than the one that leads now; nil if none says that it did.
-func (s *Domains) byMaker(ctx context.Context, others []peers.Peer, in *adminv1.CreateDomainRequest) *adminv1.CreateDomainResponse {
-	for _, p := range others {
-		out := new(adminv1.CreateDomainResponse)
-		if err := s.HandOn(ctx, p, adminv1.DomainService_CreateDomain_FullMethodName, in, out); err == nil {
-			return out
+// maker finds the hub that made a domain, or began to; nil: this one, or none that
+// answers. What a crash left on one hub counts less than what another has done since.
+func (s *Domains) maker(ctx context.Context, host DomainHost, domain string) (maker *peers.Peer, silent []string) {
+	mine, done := host.Made(domain)
+	if done {
+		return nil, nil
+	}
+	for _, a := range peers.Ask(ctx, s.Peers, func(ctx context.Context, conn *grpc.ClientConn) (r *adminv1.FindDomainResponse, err error) {
+		err = patiently(ctx, func() error {
+			r, err = adminv1.NewDomainServiceClient(conn).FindDomain(ctx, &adminv1.FindDomainRequest{Domain: domain})
+			return err
+		})
+		return r, err
+	}) {
+		switch {
+		case a.Err != nil:
+			silent = append(silent, fmt.Sprintf("%s (%s)", a.Peer.Hub, a.Peer.Address))
+		case a.Value.GetMade() && a.Value.GetDone():
+			return &a.Peer, nil
+		case a.Value.GetMade() && !mine && maker == nil:
+			maker = &a.Peer
 		}
 	}
-	return nil
+	return maker, silent
+}
+
+// handOn has the hub answer that made the domain, which has its keys. This one leads, and
+// writes into its log that the domain was made.
+func (s *Domains) handOn(ctx context.Context, to peers.Peer, in *adminv1.CreateDomainRequest, req request) (*adminv1.CreateDomainResponse, error) {
+	handed, out := proto.CloneOf(in), &adminv1.CreateDomainResponse{}
+	handed.HandedOn = true
+	if _, err := s.Hand(ctx, to, adminv1.DomainService_CreateDomain_FullMethodName, handed, out); err != nil {
+		return nil, fmt.Errorf("hub %s, which made domain %s: %w", to.Hub, in.GetDomain(), err)
+	}
+	return out, s.recordHosted(ctx, req, in.GetDomain(), out.GetCaPin())
+}
+
+// FindDomain implements adminv1.DomainServiceServer.
+func (s *Domains) FindDomain(_ context.Context, in *adminv1.FindDomainRequest) (*adminv1.FindDomainResponse, error) {
+	host, err := s.host()
+	if err != nil {
+		return nil, err
+	}
+	if err := identity.ValidDomain(in.GetDomain()); err != nil {
+		return nil, err
+	}
+	made, done := host.Made(in.GetDomain())
+	return &adminv1.FindDomainResponse{Made: made, Done: done}, nil
 }
 
 // recordHosted writes into this domain's log who made the other.
@@ -174,21 +220,30 @@ func (s *Domains) adopt(ctx context.Context, others []peers.Peer, in *adminv1.Ad
 	return out
 }
 
+// patiently makes a call to a hub again for a while that cannot be reached: it may just
+// have come back.
+func patiently(ctx context.Context, call func() error) error {
+	for begin := time.Now(); ; {
+		err := call()
+		if code := fault.CodeOf(err); code != fault.CodeNoConnection && code != fault.CodeHubDraining || time.Since(begin) > peers.Timeout {
+			return err
+		}
+		if backoff.Sleep(ctx, askAgain) != nil {
+			return err
+		}
+	}
+}
+
 func (s *Domains) adoptOn(ctx context.Context, p peers.Peer, in *adminv1.AdoptDomainRequest, token func(ctx context.Context, hub string) (string, error)) error {
 	conn, err := s.Peers.Conn(p)
 	if err != nil {
 		return err
 	}
 	c := adminv1.NewDomainServiceClient(conn)
-	for begin := time.Now(); ; {
-		_, err = c.AdoptDomain(ctx, in)
-		if code := fault.CodeOf(err); code != fault.CodeNoConnection && code != fault.CodeHubDraining || time.Since(begin) > peers.Timeout {
-			break
-		}
-		if backoff.Sleep(ctx, adoptAgain) != nil {
-			return err
-		}
-	}
+	err = patiently(ctx, func() error {
+		_, err := c.AdoptDomain(ctx, in)
+		return err
+	})
 	if fault.CodeOf(err) != fault.CodeTokenInvalid || token == nil {
 		return err
 	}

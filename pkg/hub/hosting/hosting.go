@@ -305,6 +305,12 @@ func (x *Host) List() []*adminv1.ServedDomain {
 	return out
 }
 
+// Made implements admin.DomainHost.
+func (x *Host) Made(domain string) (made, done bool) {
+	m, done, err := founding.ReadMaker(filepath.Join(x.opt.Dir, domain))
+	return err == nil && m != nil, done && m != nil
+}
+
 // Create implements admin.DomainHost.
 func (x *Host) Create(ctx context.Context, d admin.NewDomain) (*admin.CreatedDomain, error) {
 	csr, err := x509.ParseCertificateRequest(d.CSR)

@@ -78,7 +78,7 @@ func (x WatchResponse_Event) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Event.Descriptor instead.
 func (WatchResponse_Event) EnumDescriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{15, 0}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{17, 0}
 }
 
 type CreateDomainRequest struct {
@@ -88,7 +88,10 @@ type CreateDomainRequest struct {
 	Csr []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
 	// Required. With the same id and key the call can be repeated: what is missing is
 	// made, and nothing twice.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Set by the leader, which hands the call on to the hub that made the domain, and
+	// writes into the log itself that it was made.
+	HandedOn      bool `protobuf:"varint,4,opt,name=handed_on,json=handedOn,proto3" json:"handed_on,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -142,6 +145,13 @@ func (x *CreateDomainRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *CreateDomainRequest) GetHandedOn() bool {
+	if x != nil {
+		return x.HandedOn
+	}
+	return false
 }
 
 type CreateDomainResponse struct {
@@ -231,6 +241,104 @@ func (x *CreateDomainResponse) GetHubs() []*DomainHub {
 	return nil
 }
 
+type FindDomainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Domain        string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindDomainRequest) Reset() {
+	*x = FindDomainRequest{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindDomainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindDomainRequest) ProtoMessage() {}
+
+func (x *FindDomainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindDomainRequest.ProtoReflect.Descriptor instead.
+func (*FindDomainRequest) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *FindDomainRequest) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+type FindDomainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It has the keys of the domain, which it made.
+	Made bool `protobuf:"varint,1,opt,name=made,proto3" json:"made,omitempty"`
+	// The making was not cut short.
+	Done          bool `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindDomainResponse) Reset() {
+	*x = FindDomainResponse{}
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindDomainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindDomainResponse) ProtoMessage() {}
+
+func (x *FindDomainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindDomainResponse.ProtoReflect.Descriptor instead.
+func (*FindDomainResponse) Descriptor() ([]byte, []int) {
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *FindDomainResponse) GetMade() bool {
+	if x != nil {
+		return x.Made
+	}
+	return false
+}
+
+func (x *FindDomainResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
 // DomainHub tells whether a hub serves the new domain.
 type DomainHub struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -244,7 +352,7 @@ type DomainHub struct {
 
 func (x *DomainHub) Reset() {
 	*x = DomainHub{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -256,7 +364,7 @@ func (x *DomainHub) String() string {
 func (*DomainHub) ProtoMessage() {}
 
 func (x *DomainHub) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -269,7 +377,7 @@ func (x *DomainHub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DomainHub.ProtoReflect.Descriptor instead.
 func (*DomainHub) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DomainHub) GetHub() string {
@@ -306,7 +414,7 @@ type AdoptDomainRequest struct {
 
 func (x *AdoptDomainRequest) Reset() {
 	*x = AdoptDomainRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -318,7 +426,7 @@ func (x *AdoptDomainRequest) String() string {
 func (*AdoptDomainRequest) ProtoMessage() {}
 
 func (x *AdoptDomainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -331,7 +439,7 @@ func (x *AdoptDomainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptDomainRequest.ProtoReflect.Descriptor instead.
 func (*AdoptDomainRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AdoptDomainRequest) GetDomain() string {
@@ -370,7 +478,7 @@ type AdoptDomainResponse struct {
 
 func (x *AdoptDomainResponse) Reset() {
 	*x = AdoptDomainResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -382,7 +490,7 @@ func (x *AdoptDomainResponse) String() string {
 func (*AdoptDomainResponse) ProtoMessage() {}
 
 func (x *AdoptDomainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -395,7 +503,7 @@ func (x *AdoptDomainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptDomainResponse.ProtoReflect.Descriptor instead.
 func (*AdoptDomainResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 type ServedDomain struct {
@@ -415,7 +523,7 @@ type ServedDomain struct {
 
 func (x *ServedDomain) Reset() {
 	*x = ServedDomain{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -427,7 +535,7 @@ func (x *ServedDomain) String() string {
 func (*ServedDomain) ProtoMessage() {}
 
 func (x *ServedDomain) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -440,7 +548,7 @@ func (x *ServedDomain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServedDomain.ProtoReflect.Descriptor instead.
 func (*ServedDomain) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ServedDomain) GetDomain() string {
@@ -512,7 +620,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +632,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +645,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Resource) GetKind() string {
@@ -613,7 +721,7 @@ type FieldOwner struct {
 
 func (x *FieldOwner) Reset() {
 	*x = FieldOwner{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +733,7 @@ func (x *FieldOwner) String() string {
 func (*FieldOwner) ProtoMessage() {}
 
 func (x *FieldOwner) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +746,7 @@ func (x *FieldOwner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldOwner.ProtoReflect.Descriptor instead.
 func (*FieldOwner) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FieldOwner) GetManager() string {
@@ -666,7 +774,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +786,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,7 +799,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Key) GetKind() string {
@@ -736,7 +844,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +856,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +869,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Finding) GetCode() string {
@@ -822,7 +930,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +942,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +955,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetRequest) GetKey() *Key {
@@ -866,7 +974,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +986,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +999,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetResponse) GetResource() *Resource {
@@ -918,7 +1026,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1038,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1051,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListRequest) GetKind() string {
@@ -992,7 +1100,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1112,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1125,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListResponse) GetResources() []*Resource {
@@ -1052,7 +1160,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1172,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1185,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchRequest) GetKind() string {
@@ -1112,7 +1220,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1232,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1245,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchResponse) GetEvent() WatchResponse_Event {
@@ -1184,7 +1292,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1304,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1317,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Change) GetResources() [][]byte {
@@ -1277,7 +1385,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1397,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1410,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PlanRequest) GetChange() *Change {
@@ -1325,7 +1433,7 @@ type FieldDiff struct {
 
 func (x *FieldDiff) Reset() {
 	*x = FieldDiff{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1445,7 @@ func (x *FieldDiff) String() string {
 func (*FieldDiff) ProtoMessage() {}
 
 func (x *FieldDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1458,7 @@ func (x *FieldDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldDiff.ProtoReflect.Descriptor instead.
 func (*FieldDiff) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FieldDiff) GetField() string {
@@ -1390,7 +1498,7 @@ type ResourceDiff struct {
 
 func (x *ResourceDiff) Reset() {
 	*x = ResourceDiff{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1510,7 @@ func (x *ResourceDiff) String() string {
 func (*ResourceDiff) ProtoMessage() {}
 
 func (x *ResourceDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1523,7 @@ func (x *ResourceDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceDiff.ProtoReflect.Descriptor instead.
 func (*ResourceDiff) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ResourceDiff) GetKey() *Key {
@@ -1482,7 +1590,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1602,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1615,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PlanResponse) GetFindings() []*Finding {
@@ -1600,7 +1708,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1720,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1733,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ApplyRequest) GetChange() *Change {
@@ -1663,7 +1771,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1783,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1796,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ApplyResponse) GetPlan() *PlanResponse {
@@ -1733,7 +1841,7 @@ type UndoRequest struct {
 
 func (x *UndoRequest) Reset() {
 	*x = UndoRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1853,7 @@ func (x *UndoRequest) String() string {
 func (*UndoRequest) ProtoMessage() {}
 
 func (x *UndoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1866,7 @@ func (x *UndoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoRequest.ProtoReflect.Descriptor instead.
 func (*UndoRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UndoRequest) GetSeq() uint64 {
@@ -1807,7 +1915,7 @@ type UndoResponse struct {
 
 func (x *UndoResponse) Reset() {
 	*x = UndoResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +1927,7 @@ func (x *UndoResponse) String() string {
 func (*UndoResponse) ProtoMessage() {}
 
 func (x *UndoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +1940,7 @@ func (x *UndoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoResponse.ProtoReflect.Descriptor instead.
 func (*UndoResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UndoResponse) GetResult() *ApplyResponse {
@@ -1861,7 +1969,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +1981,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +1994,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *HistoryRequest) GetKey() *Key {
@@ -1912,7 +2020,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1924,7 +2032,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1937,7 +2045,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *HistoryResponse) GetEntries() []*HistoryEntry {
@@ -1970,7 +2078,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2090,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2103,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HistoryEntry) GetSeq() uint64 {
@@ -2118,7 +2226,7 @@ type SimulateRequest struct {
 
 func (x *SimulateRequest) Reset() {
 	*x = SimulateRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2238,7 @@ func (x *SimulateRequest) String() string {
 func (*SimulateRequest) ProtoMessage() {}
 
 func (x *SimulateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2251,7 @@ func (x *SimulateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulateRequest.ProtoReflect.Descriptor instead.
 func (*SimulateRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SimulateRequest) GetService() string {
@@ -2227,7 +2335,7 @@ type SimulateResponse struct {
 
 func (x *SimulateResponse) Reset() {
 	*x = SimulateResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2347,7 @@ func (x *SimulateResponse) String() string {
 func (*SimulateResponse) ProtoMessage() {}
 
 func (x *SimulateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2360,7 @@ func (x *SimulateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulateResponse.ProtoReflect.Descriptor instead.
 func (*SimulateResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SimulateResponse) GetDecision() []byte {
@@ -2277,7 +2385,7 @@ type GetDomainRequest struct {
 
 func (x *GetDomainRequest) Reset() {
 	*x = GetDomainRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2397,7 @@ func (x *GetDomainRequest) String() string {
 func (*GetDomainRequest) ProtoMessage() {}
 
 func (x *GetDomainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2410,7 @@ func (x *GetDomainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDomainRequest.ProtoReflect.Descriptor instead.
 func (*GetDomainRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 type GetDomainResponse struct {
@@ -2337,7 +2445,7 @@ type GetDomainResponse struct {
 
 func (x *GetDomainResponse) Reset() {
 	*x = GetDomainResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2457,7 @@ func (x *GetDomainResponse) String() string {
 func (*GetDomainResponse) ProtoMessage() {}
 
 func (x *GetDomainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2470,7 @@ func (x *GetDomainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDomainResponse.ProtoReflect.Descriptor instead.
 func (*GetDomainResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetDomainResponse) GetDomain() string {
@@ -2525,7 +2633,7 @@ type Agent struct {
 
 func (x *Agent) Reset() {
 	*x = Agent{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2645,7 @@ func (x *Agent) String() string {
 func (*Agent) ProtoMessage() {}
 
 func (x *Agent) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2658,7 @@ func (x *Agent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agent.ProtoReflect.Descriptor instead.
 func (*Agent) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Agent) GetNode() string {
@@ -2685,7 +2793,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2697,7 +2805,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2710,7 +2818,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListAgentsRequest) GetSelector() string {
@@ -2753,7 +2861,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +2873,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +2886,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*Agent {
@@ -2813,7 +2921,7 @@ type GetAgentRequest struct {
 
 func (x *GetAgentRequest) Reset() {
 	*x = GetAgentRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2825,7 +2933,7 @@ func (x *GetAgentRequest) String() string {
 func (*GetAgentRequest) ProtoMessage() {}
 
 func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2838,7 +2946,7 @@ func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAgentRequest.ProtoReflect.Descriptor instead.
 func (*GetAgentRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetAgentRequest) GetNode() string {
@@ -2871,7 +2979,7 @@ type GetAgentResponse struct {
 
 func (x *GetAgentResponse) Reset() {
 	*x = GetAgentResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +2991,7 @@ func (x *GetAgentResponse) String() string {
 func (*GetAgentResponse) ProtoMessage() {}
 
 func (x *GetAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +3004,7 @@ func (x *GetAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAgentResponse.ProtoReflect.Descriptor instead.
 func (*GetAgentResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetAgentResponse) GetAgent() *Agent {
@@ -2965,7 +3073,7 @@ type ForgetAgentRequest struct {
 
 func (x *ForgetAgentRequest) Reset() {
 	*x = ForgetAgentRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3085,7 @@ func (x *ForgetAgentRequest) String() string {
 func (*ForgetAgentRequest) ProtoMessage() {}
 
 func (x *ForgetAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3098,7 @@ func (x *ForgetAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetAgentRequest.ProtoReflect.Descriptor instead.
 func (*ForgetAgentRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ForgetAgentRequest) GetNode() string {
@@ -3016,7 +3124,7 @@ type ForgetAgentResponse struct {
 
 func (x *ForgetAgentResponse) Reset() {
 	*x = ForgetAgentResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +3136,7 @@ func (x *ForgetAgentResponse) String() string {
 func (*ForgetAgentResponse) ProtoMessage() {}
 
 func (x *ForgetAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +3149,7 @@ func (x *ForgetAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetAgentResponse.ProtoReflect.Descriptor instead.
 func (*ForgetAgentResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ForgetAgentResponse) GetSeq() uint64 {
@@ -3063,7 +3171,7 @@ type WatchPropagationRequest struct {
 
 func (x *WatchPropagationRequest) Reset() {
 	*x = WatchPropagationRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3075,7 +3183,7 @@ func (x *WatchPropagationRequest) String() string {
 func (*WatchPropagationRequest) ProtoMessage() {}
 
 func (x *WatchPropagationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3088,7 +3196,7 @@ func (x *WatchPropagationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPropagationRequest.ProtoReflect.Descriptor instead.
 func (*WatchPropagationRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchPropagationRequest) GetVersion() uint64 {
@@ -3141,7 +3249,7 @@ type WatchPropagationResponse struct {
 
 func (x *WatchPropagationResponse) Reset() {
 	*x = WatchPropagationResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3153,7 +3261,7 @@ func (x *WatchPropagationResponse) String() string {
 func (*WatchPropagationResponse) ProtoMessage() {}
 
 func (x *WatchPropagationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3166,7 +3274,7 @@ func (x *WatchPropagationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPropagationResponse.ProtoReflect.Descriptor instead.
 func (*WatchPropagationResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WatchPropagationResponse) GetVersion() uint64 {
@@ -3277,7 +3385,7 @@ type AgentNack struct {
 
 func (x *AgentNack) Reset() {
 	*x = AgentNack{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3289,7 +3397,7 @@ func (x *AgentNack) String() string {
 func (*AgentNack) ProtoMessage() {}
 
 func (x *AgentNack) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3302,7 +3410,7 @@ func (x *AgentNack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentNack.ProtoReflect.Descriptor instead.
 func (*AgentNack) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *AgentNack) GetNode() string {
@@ -3329,7 +3437,7 @@ type ListHubsRequest struct {
 
 func (x *ListHubsRequest) Reset() {
 	*x = ListHubsRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3341,7 +3449,7 @@ func (x *ListHubsRequest) String() string {
 func (*ListHubsRequest) ProtoMessage() {}
 
 func (x *ListHubsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3354,7 +3462,7 @@ func (x *ListHubsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHubsRequest.ProtoReflect.Descriptor instead.
 func (*ListHubsRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListHubsRequest) GetLocal() bool {
@@ -3373,7 +3481,7 @@ type ListHubsResponse struct {
 
 func (x *ListHubsResponse) Reset() {
 	*x = ListHubsResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3385,7 +3493,7 @@ func (x *ListHubsResponse) String() string {
 func (*ListHubsResponse) ProtoMessage() {}
 
 func (x *ListHubsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3398,7 +3506,7 @@ func (x *ListHubsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHubsResponse.ProtoReflect.Descriptor instead.
 func (*ListHubsResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListHubsResponse) GetHubs() []*Hub {
@@ -3431,7 +3539,7 @@ type Hub struct {
 
 func (x *Hub) Reset() {
 	*x = Hub{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3443,7 +3551,7 @@ func (x *Hub) String() string {
 func (*Hub) ProtoMessage() {}
 
 func (x *Hub) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3456,7 +3564,7 @@ func (x *Hub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hub.ProtoReflect.Descriptor instead.
 func (*Hub) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Hub) GetName() string {
@@ -3554,7 +3662,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +3674,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +3687,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *TransferLeadershipRequest) GetTo() string {
@@ -3608,7 +3716,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3620,7 +3728,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3633,7 +3741,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *TransferLeadershipResponse) GetLeader() string {
@@ -3668,7 +3776,7 @@ type SetDrainedRequest struct {
 
 func (x *SetDrainedRequest) Reset() {
 	*x = SetDrainedRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3680,7 +3788,7 @@ func (x *SetDrainedRequest) String() string {
 func (*SetDrainedRequest) ProtoMessage() {}
 
 func (x *SetDrainedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3693,7 +3801,7 @@ func (x *SetDrainedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetDrainedRequest.ProtoReflect.Descriptor instead.
 func (*SetDrainedRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SetDrainedRequest) GetHub() string {
@@ -3728,7 +3836,7 @@ type SetDrainedResponse struct {
 
 func (x *SetDrainedResponse) Reset() {
 	*x = SetDrainedResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3740,7 +3848,7 @@ func (x *SetDrainedResponse) String() string {
 func (*SetDrainedResponse) ProtoMessage() {}
 
 func (x *SetDrainedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3753,7 +3861,7 @@ func (x *SetDrainedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetDrainedResponse.ProtoReflect.Descriptor instead.
 func (*SetDrainedResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SetDrainedResponse) GetSeq() uint64 {
@@ -3780,7 +3888,7 @@ type HoldBackRequest struct {
 
 func (x *HoldBackRequest) Reset() {
 	*x = HoldBackRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3792,7 +3900,7 @@ func (x *HoldBackRequest) String() string {
 func (*HoldBackRequest) ProtoMessage() {}
 
 func (x *HoldBackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3805,7 +3913,7 @@ func (x *HoldBackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldBackRequest.ProtoReflect.Descriptor instead.
 func (*HoldBackRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *HoldBackRequest) GetFor() *durationpb.Duration {
@@ -3823,7 +3931,7 @@ type HoldBackResponse struct {
 
 func (x *HoldBackResponse) Reset() {
 	*x = HoldBackResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3835,7 +3943,7 @@ func (x *HoldBackResponse) String() string {
 func (*HoldBackResponse) ProtoMessage() {}
 
 func (x *HoldBackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3848,7 +3956,7 @@ func (x *HoldBackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldBackResponse.ProtoReflect.Descriptor instead.
 func (*HoldBackResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 type SetAddressRequest struct {
@@ -3861,7 +3969,7 @@ type SetAddressRequest struct {
 
 func (x *SetAddressRequest) Reset() {
 	*x = SetAddressRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3873,7 +3981,7 @@ func (x *SetAddressRequest) String() string {
 func (*SetAddressRequest) ProtoMessage() {}
 
 func (x *SetAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3886,7 +3994,7 @@ func (x *SetAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAddressRequest.ProtoReflect.Descriptor instead.
 func (*SetAddressRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SetAddressRequest) GetAddress() string {
@@ -3904,7 +4012,7 @@ type SetAddressResponse struct {
 
 func (x *SetAddressResponse) Reset() {
 	*x = SetAddressResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3916,7 +4024,7 @@ func (x *SetAddressResponse) String() string {
 func (*SetAddressResponse) ProtoMessage() {}
 
 func (x *SetAddressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3929,7 +4037,7 @@ func (x *SetAddressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAddressResponse.ProtoReflect.Descriptor instead.
 func (*SetAddressResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 type CreateTokenRequest struct {
@@ -3950,7 +4058,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3962,7 +4070,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3975,7 +4083,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CreateTokenRequest) GetLabels() map[string]string {
@@ -4035,7 +4143,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4047,7 +4155,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4060,7 +4168,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -4106,7 +4214,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4118,7 +4226,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4131,7 +4239,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 type ListTokensResponse struct {
@@ -4143,7 +4251,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4155,7 +4263,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4168,7 +4276,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -4196,7 +4304,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4208,7 +4316,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4221,7 +4329,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Token) GetId() string {
@@ -4303,7 +4411,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4315,7 +4423,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4328,7 +4436,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -4347,7 +4455,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4359,7 +4467,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4372,7 +4480,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RevokeTokenResponse) GetSeq() uint64 {
@@ -4390,7 +4498,7 @@ type GetTrustRequest struct {
 
 func (x *GetTrustRequest) Reset() {
 	*x = GetTrustRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4402,7 +4510,7 @@ func (x *GetTrustRequest) String() string {
 func (*GetTrustRequest) ProtoMessage() {}
 
 func (x *GetTrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4415,7 +4523,7 @@ func (x *GetTrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustRequest.ProtoReflect.Descriptor instead.
 func (*GetTrustRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 type GetTrustResponse struct {
@@ -4435,7 +4543,7 @@ type GetTrustResponse struct {
 
 func (x *GetTrustResponse) Reset() {
 	*x = GetTrustResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4447,7 +4555,7 @@ func (x *GetTrustResponse) String() string {
 func (*GetTrustResponse) ProtoMessage() {}
 
 func (x *GetTrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4460,7 +4568,7 @@ func (x *GetTrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustResponse.ProtoReflect.Descriptor instead.
 func (*GetTrustResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GetTrustResponse) GetMetadata() *v11.Metadata {
@@ -4537,7 +4645,7 @@ type HubKey struct {
 
 func (x *HubKey) Reset() {
 	*x = HubKey{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4549,7 +4657,7 @@ func (x *HubKey) String() string {
 func (*HubKey) ProtoMessage() {}
 
 func (x *HubKey) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4562,7 +4670,7 @@ func (x *HubKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubKey.ProtoReflect.Descriptor instead.
 func (*HubKey) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *HubKey) GetHub() string {
@@ -4595,7 +4703,7 @@ type RotateHubKeyRequest struct {
 
 func (x *RotateHubKeyRequest) Reset() {
 	*x = RotateHubKeyRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4607,7 +4715,7 @@ func (x *RotateHubKeyRequest) String() string {
 func (*RotateHubKeyRequest) ProtoMessage() {}
 
 func (x *RotateHubKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4620,7 +4728,7 @@ func (x *RotateHubKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateHubKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateHubKeyRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RotateHubKeyRequest) GetRequestId() string {
@@ -4642,7 +4750,7 @@ type RotateHubKeyResponse struct {
 
 func (x *RotateHubKeyResponse) Reset() {
 	*x = RotateHubKeyResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4654,7 +4762,7 @@ func (x *RotateHubKeyResponse) String() string {
 func (*RotateHubKeyResponse) ProtoMessage() {}
 
 func (x *RotateHubKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4667,7 +4775,7 @@ func (x *RotateHubKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateHubKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateHubKeyResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RotateHubKeyResponse) GetHub() string {
@@ -4708,7 +4816,7 @@ type DropHubKeyRequest struct {
 
 func (x *DropHubKeyRequest) Reset() {
 	*x = DropHubKeyRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4720,7 +4828,7 @@ func (x *DropHubKeyRequest) String() string {
 func (*DropHubKeyRequest) ProtoMessage() {}
 
 func (x *DropHubKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4733,7 +4841,7 @@ func (x *DropHubKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropHubKeyRequest.ProtoReflect.Descriptor instead.
 func (*DropHubKeyRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *DropHubKeyRequest) GetHub() string {
@@ -4759,7 +4867,7 @@ type DropHubKeyResponse struct {
 
 func (x *DropHubKeyResponse) Reset() {
 	*x = DropHubKeyResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4771,7 +4879,7 @@ func (x *DropHubKeyResponse) String() string {
 func (*DropHubKeyResponse) ProtoMessage() {}
 
 func (x *DropHubKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4784,7 +4892,7 @@ func (x *DropHubKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropHubKeyResponse.ProtoReflect.Descriptor instead.
 func (*DropHubKeyResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *DropHubKeyResponse) GetKeysetVersion() uint64 {
@@ -4808,7 +4916,7 @@ type PublishTrustRequest struct {
 
 func (x *PublishTrustRequest) Reset() {
 	*x = PublishTrustRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4820,7 +4928,7 @@ func (x *PublishTrustRequest) String() string {
 func (*PublishTrustRequest) ProtoMessage() {}
 
 func (x *PublishTrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4833,7 +4941,7 @@ func (x *PublishTrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishTrustRequest.ProtoReflect.Descriptor instead.
 func (*PublishTrustRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{67}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *PublishTrustRequest) GetMetadata() *v11.Metadata {
@@ -4874,7 +4982,7 @@ type PublishTrustResponse struct {
 
 func (x *PublishTrustResponse) Reset() {
 	*x = PublishTrustResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4886,7 +4994,7 @@ func (x *PublishTrustResponse) String() string {
 func (*PublishTrustResponse) ProtoMessage() {}
 
 func (x *PublishTrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4899,7 +5007,7 @@ func (x *PublishTrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishTrustResponse.ProtoReflect.Descriptor instead.
 func (*PublishTrustResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{68}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *PublishTrustResponse) GetRootVersion() uint64 {
@@ -4924,7 +5032,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[69]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4936,7 +5044,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[69]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4949,7 +5057,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{69}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 type ExportResponse struct {
@@ -4962,7 +5070,7 @@ type ExportResponse struct {
 
 func (x *ExportResponse) Reset() {
 	*x = ExportResponse{}
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[70]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4974,7 +5082,7 @@ func (x *ExportResponse) String() string {
 func (*ExportResponse) ProtoMessage() {}
 
 func (x *ExportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[70]
+	mi := &file_meshkit_admin_v1_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4987,7 +5095,7 @@ func (x *ExportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
 func (*ExportResponse) Descriptor() ([]byte, []int) {
-	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{70}
+	return file_meshkit_admin_v1_admin_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ExportResponse) GetData() []byte {
@@ -5001,19 +5109,25 @@ var File_meshkit_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeshkit/admin/v1/admin.proto\x12\x10meshkit.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a meshkit/control/v1/control.proto\x1a\x1cmeshkit/trust/v1/trust.proto\"^\n" +
+	"\x1cmeshkit/admin/v1/admin.proto\x12\x10meshkit.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a meshkit/control/v1/control.proto\x1a\x1cmeshkit/trust/v1/trust.proto\"{\n" +
 	"\x13CreateDomainRequest\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"\xd7\x01\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x1b\n" +
+	"\thanded_on\x18\x04 \x01(\bR\bhandedOn\"\xd7\x01\n" +
 	"\x14CreateDomainResponse\x12\x15\n" +
 	"\x06ca_pin\x18\x01 \x01(\tR\x05caPin\x12+\n" +
 	"\x11certificate_chain\x18\x02 \x03(\fR\x10certificateChain\x12\x1b\n" +
 	"\tca_bundle\x18\x03 \x01(\fR\bcaBundle\x12\x10\n" +
 	"\x03hub\x18\x04 \x01(\tR\x03hub\x12\x1b\n" +
 	"\troot_keys\x18\x05 \x01(\tR\brootKeys\x12/\n" +
-	"\x04hubs\x18\x06 \x03(\v2\x1b.meshkit.admin.v1.DomainHubR\x04hubs\"Q\n" +
+	"\x04hubs\x18\x06 \x03(\v2\x1b.meshkit.admin.v1.DomainHubR\x04hubs\"+\n" +
+	"\x11FindDomainRequest\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\"<\n" +
+	"\x12FindDomainResponse\x12\x12\n" +
+	"\x04made\x18\x01 \x01(\bR\x04made\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done\"Q\n" +
 	"\tDomainHub\x12\x10\n" +
 	"\x03hub\x18\x01 \x01(\tR\x03hub\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
@@ -5451,10 +5565,12 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"SetDrained\x12#.meshkit.admin.v1.SetDrainedRequest\x1a$.meshkit.admin.v1.SetDrainedResponse\x12Q\n" +
 	"\bHoldBack\x12!.meshkit.admin.v1.HoldBackRequest\x1a\".meshkit.admin.v1.HoldBackResponse\x12W\n" +
 	"\n" +
-	"SetAddress\x12#.meshkit.admin.v1.SetAddressRequest\x1a$.meshkit.admin.v1.SetAddressResponse2\xca\x01\n" +
+	"SetAddress\x12#.meshkit.admin.v1.SetAddressRequest\x1a$.meshkit.admin.v1.SetAddressResponse2\xa3\x02\n" +
 	"\rDomainService\x12]\n" +
 	"\fCreateDomain\x12%.meshkit.admin.v1.CreateDomainRequest\x1a&.meshkit.admin.v1.CreateDomainResponse\x12Z\n" +
-	"\vAdoptDomain\x12$.meshkit.admin.v1.AdoptDomainRequest\x1a%.meshkit.admin.v1.AdoptDomainResponseB=Z;github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1;adminv1b\x06proto3"
+	"\vAdoptDomain\x12$.meshkit.admin.v1.AdoptDomainRequest\x1a%.meshkit.admin.v1.AdoptDomainResponse\x12W\n" +
+	"\n" +
+	"FindDomain\x12#.meshkit.admin.v1.FindDomainRequest\x1a$.meshkit.admin.v1.FindDomainResponseB=Z;github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_meshkit_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -5469,209 +5585,213 @@ func file_meshkit_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_meshkit_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_meshkit_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
+var file_meshkit_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_meshkit_admin_v1_admin_proto_goTypes = []any{
 	(WatchResponse_Event)(0),           // 0: meshkit.admin.v1.WatchResponse.Event
 	(*CreateDomainRequest)(nil),        // 1: meshkit.admin.v1.CreateDomainRequest
 	(*CreateDomainResponse)(nil),       // 2: meshkit.admin.v1.CreateDomainResponse
-	(*DomainHub)(nil),                  // 3: meshkit.admin.v1.DomainHub
-	(*AdoptDomainRequest)(nil),         // 4: meshkit.admin.v1.AdoptDomainRequest
-	(*AdoptDomainResponse)(nil),        // 5: meshkit.admin.v1.AdoptDomainResponse
-	(*ServedDomain)(nil),               // 6: meshkit.admin.v1.ServedDomain
-	(*Resource)(nil),                   // 7: meshkit.admin.v1.Resource
-	(*FieldOwner)(nil),                 // 8: meshkit.admin.v1.FieldOwner
-	(*Key)(nil),                        // 9: meshkit.admin.v1.Key
-	(*Finding)(nil),                    // 10: meshkit.admin.v1.Finding
-	(*GetRequest)(nil),                 // 11: meshkit.admin.v1.GetRequest
-	(*GetResponse)(nil),                // 12: meshkit.admin.v1.GetResponse
-	(*ListRequest)(nil),                // 13: meshkit.admin.v1.ListRequest
-	(*ListResponse)(nil),               // 14: meshkit.admin.v1.ListResponse
-	(*WatchRequest)(nil),               // 15: meshkit.admin.v1.WatchRequest
-	(*WatchResponse)(nil),              // 16: meshkit.admin.v1.WatchResponse
-	(*Change)(nil),                     // 17: meshkit.admin.v1.Change
-	(*PlanRequest)(nil),                // 18: meshkit.admin.v1.PlanRequest
-	(*FieldDiff)(nil),                  // 19: meshkit.admin.v1.FieldDiff
-	(*ResourceDiff)(nil),               // 20: meshkit.admin.v1.ResourceDiff
-	(*PlanResponse)(nil),               // 21: meshkit.admin.v1.PlanResponse
-	(*ApplyRequest)(nil),               // 22: meshkit.admin.v1.ApplyRequest
-	(*ApplyResponse)(nil),              // 23: meshkit.admin.v1.ApplyResponse
-	(*UndoRequest)(nil),                // 24: meshkit.admin.v1.UndoRequest
-	(*UndoResponse)(nil),               // 25: meshkit.admin.v1.UndoResponse
-	(*HistoryRequest)(nil),             // 26: meshkit.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),            // 27: meshkit.admin.v1.HistoryResponse
-	(*HistoryEntry)(nil),               // 28: meshkit.admin.v1.HistoryEntry
-	(*SimulateRequest)(nil),            // 29: meshkit.admin.v1.SimulateRequest
-	(*SimulateResponse)(nil),           // 30: meshkit.admin.v1.SimulateResponse
-	(*GetDomainRequest)(nil),           // 31: meshkit.admin.v1.GetDomainRequest
-	(*GetDomainResponse)(nil),          // 32: meshkit.admin.v1.GetDomainResponse
-	(*Agent)(nil),                      // 33: meshkit.admin.v1.Agent
-	(*ListAgentsRequest)(nil),          // 34: meshkit.admin.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),         // 35: meshkit.admin.v1.ListAgentsResponse
-	(*GetAgentRequest)(nil),            // 36: meshkit.admin.v1.GetAgentRequest
-	(*GetAgentResponse)(nil),           // 37: meshkit.admin.v1.GetAgentResponse
-	(*ForgetAgentRequest)(nil),         // 38: meshkit.admin.v1.ForgetAgentRequest
-	(*ForgetAgentResponse)(nil),        // 39: meshkit.admin.v1.ForgetAgentResponse
-	(*WatchPropagationRequest)(nil),    // 40: meshkit.admin.v1.WatchPropagationRequest
-	(*WatchPropagationResponse)(nil),   // 41: meshkit.admin.v1.WatchPropagationResponse
-	(*AgentNack)(nil),                  // 42: meshkit.admin.v1.AgentNack
-	(*ListHubsRequest)(nil),            // 43: meshkit.admin.v1.ListHubsRequest
-	(*ListHubsResponse)(nil),           // 44: meshkit.admin.v1.ListHubsResponse
-	(*Hub)(nil),                        // 45: meshkit.admin.v1.Hub
-	(*TransferLeadershipRequest)(nil),  // 46: meshkit.admin.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 47: meshkit.admin.v1.TransferLeadershipResponse
-	(*SetDrainedRequest)(nil),          // 48: meshkit.admin.v1.SetDrainedRequest
-	(*SetDrainedResponse)(nil),         // 49: meshkit.admin.v1.SetDrainedResponse
-	(*HoldBackRequest)(nil),            // 50: meshkit.admin.v1.HoldBackRequest
-	(*HoldBackResponse)(nil),           // 51: meshkit.admin.v1.HoldBackResponse
-	(*SetAddressRequest)(nil),          // 52: meshkit.admin.v1.SetAddressRequest
-	(*SetAddressResponse)(nil),         // 53: meshkit.admin.v1.SetAddressResponse
-	(*CreateTokenRequest)(nil),         // 54: meshkit.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 55: meshkit.admin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),          // 56: meshkit.admin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),         // 57: meshkit.admin.v1.ListTokensResponse
-	(*Token)(nil),                      // 58: meshkit.admin.v1.Token
-	(*RevokeTokenRequest)(nil),         // 59: meshkit.admin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),        // 60: meshkit.admin.v1.RevokeTokenResponse
-	(*GetTrustRequest)(nil),            // 61: meshkit.admin.v1.GetTrustRequest
-	(*GetTrustResponse)(nil),           // 62: meshkit.admin.v1.GetTrustResponse
-	(*HubKey)(nil),                     // 63: meshkit.admin.v1.HubKey
-	(*RotateHubKeyRequest)(nil),        // 64: meshkit.admin.v1.RotateHubKeyRequest
-	(*RotateHubKeyResponse)(nil),       // 65: meshkit.admin.v1.RotateHubKeyResponse
-	(*DropHubKeyRequest)(nil),          // 66: meshkit.admin.v1.DropHubKeyRequest
-	(*DropHubKeyResponse)(nil),         // 67: meshkit.admin.v1.DropHubKeyResponse
-	(*PublishTrustRequest)(nil),        // 68: meshkit.admin.v1.PublishTrustRequest
-	(*PublishTrustResponse)(nil),       // 69: meshkit.admin.v1.PublishTrustResponse
-	(*ExportRequest)(nil),              // 70: meshkit.admin.v1.ExportRequest
-	(*ExportResponse)(nil),             // 71: meshkit.admin.v1.ExportResponse
-	nil,                                // 72: meshkit.admin.v1.SimulateRequest.HeadersEntry
-	nil,                                // 73: meshkit.admin.v1.Agent.LabelsEntry
-	nil,                                // 74: meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
-	nil,                                // 75: meshkit.admin.v1.CreateTokenRequest.LabelsEntry
-	nil,                                // 76: meshkit.admin.v1.Token.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 77: google.protobuf.Timestamp
-	(v1.Phase)(0),                      // 78: meshkit.control.v1.Phase
-	(*v1.ResumePoint)(nil),             // 79: meshkit.control.v1.ResumePoint
-	(*v1.Nack)(nil),                    // 80: meshkit.control.v1.Nack
-	(*v1.Downlevel)(nil),               // 81: meshkit.control.v1.Downlevel
-	(*durationpb.Duration)(nil),        // 82: google.protobuf.Duration
-	(*v11.Metadata)(nil),               // 83: meshkit.trust.v1.Metadata
+	(*FindDomainRequest)(nil),          // 3: meshkit.admin.v1.FindDomainRequest
+	(*FindDomainResponse)(nil),         // 4: meshkit.admin.v1.FindDomainResponse
+	(*DomainHub)(nil),                  // 5: meshkit.admin.v1.DomainHub
+	(*AdoptDomainRequest)(nil),         // 6: meshkit.admin.v1.AdoptDomainRequest
+	(*AdoptDomainResponse)(nil),        // 7: meshkit.admin.v1.AdoptDomainResponse
+	(*ServedDomain)(nil),               // 8: meshkit.admin.v1.ServedDomain
+	(*Resource)(nil),                   // 9: meshkit.admin.v1.Resource
+	(*FieldOwner)(nil),                 // 10: meshkit.admin.v1.FieldOwner
+	(*Key)(nil),                        // 11: meshkit.admin.v1.Key
+	(*Finding)(nil),                    // 12: meshkit.admin.v1.Finding
+	(*GetRequest)(nil),                 // 13: meshkit.admin.v1.GetRequest
+	(*GetResponse)(nil),                // 14: meshkit.admin.v1.GetResponse
+	(*ListRequest)(nil),                // 15: meshkit.admin.v1.ListRequest
+	(*ListResponse)(nil),               // 16: meshkit.admin.v1.ListResponse
+	(*WatchRequest)(nil),               // 17: meshkit.admin.v1.WatchRequest
+	(*WatchResponse)(nil),              // 18: meshkit.admin.v1.WatchResponse
+	(*Change)(nil),                     // 19: meshkit.admin.v1.Change
+	(*PlanRequest)(nil),                // 20: meshkit.admin.v1.PlanRequest
+	(*FieldDiff)(nil),                  // 21: meshkit.admin.v1.FieldDiff
+	(*ResourceDiff)(nil),               // 22: meshkit.admin.v1.ResourceDiff
+	(*PlanResponse)(nil),               // 23: meshkit.admin.v1.PlanResponse
+	(*ApplyRequest)(nil),               // 24: meshkit.admin.v1.ApplyRequest
+	(*ApplyResponse)(nil),              // 25: meshkit.admin.v1.ApplyResponse
+	(*UndoRequest)(nil),                // 26: meshkit.admin.v1.UndoRequest
+	(*UndoResponse)(nil),               // 27: meshkit.admin.v1.UndoResponse
+	(*HistoryRequest)(nil),             // 28: meshkit.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),            // 29: meshkit.admin.v1.HistoryResponse
+	(*HistoryEntry)(nil),               // 30: meshkit.admin.v1.HistoryEntry
+	(*SimulateRequest)(nil),            // 31: meshkit.admin.v1.SimulateRequest
+	(*SimulateResponse)(nil),           // 32: meshkit.admin.v1.SimulateResponse
+	(*GetDomainRequest)(nil),           // 33: meshkit.admin.v1.GetDomainRequest
+	(*GetDomainResponse)(nil),          // 34: meshkit.admin.v1.GetDomainResponse
+	(*Agent)(nil),                      // 35: meshkit.admin.v1.Agent
+	(*ListAgentsRequest)(nil),          // 36: meshkit.admin.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),         // 37: meshkit.admin.v1.ListAgentsResponse
+	(*GetAgentRequest)(nil),            // 38: meshkit.admin.v1.GetAgentRequest
+	(*GetAgentResponse)(nil),           // 39: meshkit.admin.v1.GetAgentResponse
+	(*ForgetAgentRequest)(nil),         // 40: meshkit.admin.v1.ForgetAgentRequest
+	(*ForgetAgentResponse)(nil),        // 41: meshkit.admin.v1.ForgetAgentResponse
+	(*WatchPropagationRequest)(nil),    // 42: meshkit.admin.v1.WatchPropagationRequest
+	(*WatchPropagationResponse)(nil),   // 43: meshkit.admin.v1.WatchPropagationResponse
+	(*AgentNack)(nil),                  // 44: meshkit.admin.v1.AgentNack
+	(*ListHubsRequest)(nil),            // 45: meshkit.admin.v1.ListHubsRequest
+	(*ListHubsResponse)(nil),           // 46: meshkit.admin.v1.ListHubsResponse
+	(*Hub)(nil),                        // 47: meshkit.admin.v1.Hub
+	(*TransferLeadershipRequest)(nil),  // 48: meshkit.admin.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 49: meshkit.admin.v1.TransferLeadershipResponse
+	(*SetDrainedRequest)(nil),          // 50: meshkit.admin.v1.SetDrainedRequest
+	(*SetDrainedResponse)(nil),         // 51: meshkit.admin.v1.SetDrainedResponse
+	(*HoldBackRequest)(nil),            // 52: meshkit.admin.v1.HoldBackRequest
+	(*HoldBackResponse)(nil),           // 53: meshkit.admin.v1.HoldBackResponse
+	(*SetAddressRequest)(nil),          // 54: meshkit.admin.v1.SetAddressRequest
+	(*SetAddressResponse)(nil),         // 55: meshkit.admin.v1.SetAddressResponse
+	(*CreateTokenRequest)(nil),         // 56: meshkit.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 57: meshkit.admin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),          // 58: meshkit.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),         // 59: meshkit.admin.v1.ListTokensResponse
+	(*Token)(nil),                      // 60: meshkit.admin.v1.Token
+	(*RevokeTokenRequest)(nil),         // 61: meshkit.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),        // 62: meshkit.admin.v1.RevokeTokenResponse
+	(*GetTrustRequest)(nil),            // 63: meshkit.admin.v1.GetTrustRequest
+	(*GetTrustResponse)(nil),           // 64: meshkit.admin.v1.GetTrustResponse
+	(*HubKey)(nil),                     // 65: meshkit.admin.v1.HubKey
+	(*RotateHubKeyRequest)(nil),        // 66: meshkit.admin.v1.RotateHubKeyRequest
+	(*RotateHubKeyResponse)(nil),       // 67: meshkit.admin.v1.RotateHubKeyResponse
+	(*DropHubKeyRequest)(nil),          // 68: meshkit.admin.v1.DropHubKeyRequest
+	(*DropHubKeyResponse)(nil),         // 69: meshkit.admin.v1.DropHubKeyResponse
+	(*PublishTrustRequest)(nil),        // 70: meshkit.admin.v1.PublishTrustRequest
+	(*PublishTrustResponse)(nil),       // 71: meshkit.admin.v1.PublishTrustResponse
+	(*ExportRequest)(nil),              // 72: meshkit.admin.v1.ExportRequest
+	(*ExportResponse)(nil),             // 73: meshkit.admin.v1.ExportResponse
+	nil,                                // 74: meshkit.admin.v1.SimulateRequest.HeadersEntry
+	nil,                                // 75: meshkit.admin.v1.Agent.LabelsEntry
+	nil,                                // 76: meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
+	nil,                                // 77: meshkit.admin.v1.CreateTokenRequest.LabelsEntry
+	nil,                                // 78: meshkit.admin.v1.Token.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 79: google.protobuf.Timestamp
+	(v1.Phase)(0),                      // 80: meshkit.control.v1.Phase
+	(*v1.ResumePoint)(nil),             // 81: meshkit.control.v1.ResumePoint
+	(*v1.Nack)(nil),                    // 82: meshkit.control.v1.Nack
+	(*v1.Downlevel)(nil),               // 83: meshkit.control.v1.Downlevel
+	(*durationpb.Duration)(nil),        // 84: google.protobuf.Duration
+	(*v11.Metadata)(nil),               // 85: meshkit.trust.v1.Metadata
 }
 var file_meshkit_admin_v1_admin_proto_depIdxs = []int32{
-	3,  // 0: meshkit.admin.v1.CreateDomainResponse.hubs:type_name -> meshkit.admin.v1.DomainHub
-	77, // 1: meshkit.admin.v1.Resource.created_at:type_name -> google.protobuf.Timestamp
-	77, // 2: meshkit.admin.v1.Resource.updated_at:type_name -> google.protobuf.Timestamp
-	8,  // 3: meshkit.admin.v1.Resource.owners:type_name -> meshkit.admin.v1.FieldOwner
-	9,  // 4: meshkit.admin.v1.Finding.resource:type_name -> meshkit.admin.v1.Key
-	9,  // 5: meshkit.admin.v1.GetRequest.key:type_name -> meshkit.admin.v1.Key
-	7,  // 6: meshkit.admin.v1.GetResponse.resource:type_name -> meshkit.admin.v1.Resource
-	7,  // 7: meshkit.admin.v1.ListResponse.resources:type_name -> meshkit.admin.v1.Resource
+	5,  // 0: meshkit.admin.v1.CreateDomainResponse.hubs:type_name -> meshkit.admin.v1.DomainHub
+	79, // 1: meshkit.admin.v1.Resource.created_at:type_name -> google.protobuf.Timestamp
+	79, // 2: meshkit.admin.v1.Resource.updated_at:type_name -> google.protobuf.Timestamp
+	10, // 3: meshkit.admin.v1.Resource.owners:type_name -> meshkit.admin.v1.FieldOwner
+	11, // 4: meshkit.admin.v1.Finding.resource:type_name -> meshkit.admin.v1.Key
+	11, // 5: meshkit.admin.v1.GetRequest.key:type_name -> meshkit.admin.v1.Key
+	9,  // 6: meshkit.admin.v1.GetResponse.resource:type_name -> meshkit.admin.v1.Resource
+	9,  // 7: meshkit.admin.v1.ListResponse.resources:type_name -> meshkit.admin.v1.Resource
 	0,  // 8: meshkit.admin.v1.WatchResponse.event:type_name -> meshkit.admin.v1.WatchResponse.Event
-	7,  // 9: meshkit.admin.v1.WatchResponse.resource:type_name -> meshkit.admin.v1.Resource
-	9,  // 10: meshkit.admin.v1.Change.deletes:type_name -> meshkit.admin.v1.Key
-	17, // 11: meshkit.admin.v1.PlanRequest.change:type_name -> meshkit.admin.v1.Change
-	9,  // 12: meshkit.admin.v1.ResourceDiff.key:type_name -> meshkit.admin.v1.Key
-	19, // 13: meshkit.admin.v1.ResourceDiff.fields:type_name -> meshkit.admin.v1.FieldDiff
-	10, // 14: meshkit.admin.v1.PlanResponse.findings:type_name -> meshkit.admin.v1.Finding
-	20, // 15: meshkit.admin.v1.PlanResponse.diffs:type_name -> meshkit.admin.v1.ResourceDiff
-	17, // 16: meshkit.admin.v1.ApplyRequest.change:type_name -> meshkit.admin.v1.Change
-	21, // 17: meshkit.admin.v1.ApplyResponse.plan:type_name -> meshkit.admin.v1.PlanResponse
-	23, // 18: meshkit.admin.v1.UndoResponse.result:type_name -> meshkit.admin.v1.ApplyResponse
-	9,  // 19: meshkit.admin.v1.HistoryRequest.key:type_name -> meshkit.admin.v1.Key
-	28, // 20: meshkit.admin.v1.HistoryResponse.entries:type_name -> meshkit.admin.v1.HistoryEntry
-	77, // 21: meshkit.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
-	20, // 22: meshkit.admin.v1.HistoryEntry.diff:type_name -> meshkit.admin.v1.ResourceDiff
-	72, // 23: meshkit.admin.v1.SimulateRequest.headers:type_name -> meshkit.admin.v1.SimulateRequest.HeadersEntry
-	6,  // 24: meshkit.admin.v1.GetDomainResponse.also_served:type_name -> meshkit.admin.v1.ServedDomain
-	73, // 25: meshkit.admin.v1.Agent.labels:type_name -> meshkit.admin.v1.Agent.LabelsEntry
-	77, // 26: meshkit.admin.v1.Agent.joined_at:type_name -> google.protobuf.Timestamp
-	78, // 27: meshkit.admin.v1.Agent.phase:type_name -> meshkit.control.v1.Phase
-	79, // 28: meshkit.admin.v1.Agent.active:type_name -> meshkit.control.v1.ResumePoint
-	77, // 29: meshkit.admin.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
-	77, // 30: meshkit.admin.v1.Agent.certificate_not_after:type_name -> google.protobuf.Timestamp
-	80, // 31: meshkit.admin.v1.Agent.nack:type_name -> meshkit.control.v1.Nack
-	33, // 32: meshkit.admin.v1.ListAgentsResponse.agents:type_name -> meshkit.admin.v1.Agent
-	33, // 33: meshkit.admin.v1.GetAgentResponse.agent:type_name -> meshkit.admin.v1.Agent
-	81, // 34: meshkit.admin.v1.GetAgentResponse.downlevels:type_name -> meshkit.control.v1.Downlevel
-	74, // 35: meshkit.admin.v1.GetAgentResponse.reported_labels:type_name -> meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
-	82, // 36: meshkit.admin.v1.WatchPropagationResponse.p50:type_name -> google.protobuf.Duration
-	82, // 37: meshkit.admin.v1.WatchPropagationResponse.p99:type_name -> google.protobuf.Duration
-	82, // 38: meshkit.admin.v1.WatchPropagationResponse.last:type_name -> google.protobuf.Duration
-	42, // 39: meshkit.admin.v1.WatchPropagationResponse.nacks:type_name -> meshkit.admin.v1.AgentNack
-	80, // 40: meshkit.admin.v1.AgentNack.nack:type_name -> meshkit.control.v1.Nack
-	45, // 41: meshkit.admin.v1.ListHubsResponse.hubs:type_name -> meshkit.admin.v1.Hub
-	77, // 42: meshkit.admin.v1.Hub.started_at:type_name -> google.protobuf.Timestamp
-	82, // 43: meshkit.admin.v1.TransferLeadershipResponse.took:type_name -> google.protobuf.Duration
-	82, // 44: meshkit.admin.v1.HoldBackRequest.for:type_name -> google.protobuf.Duration
-	75, // 45: meshkit.admin.v1.CreateTokenRequest.labels:type_name -> meshkit.admin.v1.CreateTokenRequest.LabelsEntry
-	82, // 46: meshkit.admin.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	77, // 47: meshkit.admin.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	58, // 48: meshkit.admin.v1.ListTokensResponse.tokens:type_name -> meshkit.admin.v1.Token
-	76, // 49: meshkit.admin.v1.Token.labels:type_name -> meshkit.admin.v1.Token.LabelsEntry
-	77, // 50: meshkit.admin.v1.Token.created_at:type_name -> google.protobuf.Timestamp
-	77, // 51: meshkit.admin.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	83, // 52: meshkit.admin.v1.GetTrustResponse.metadata:type_name -> meshkit.trust.v1.Metadata
-	77, // 53: meshkit.admin.v1.GetTrustResponse.root_expires_at:type_name -> google.protobuf.Timestamp
-	77, // 54: meshkit.admin.v1.GetTrustResponse.keyset_expires_at:type_name -> google.protobuf.Timestamp
-	63, // 55: meshkit.admin.v1.GetTrustResponse.hub_keys:type_name -> meshkit.admin.v1.HubKey
-	83, // 56: meshkit.admin.v1.PublishTrustRequest.metadata:type_name -> meshkit.trust.v1.Metadata
-	11, // 57: meshkit.admin.v1.ResourceService.Get:input_type -> meshkit.admin.v1.GetRequest
-	13, // 58: meshkit.admin.v1.ResourceService.List:input_type -> meshkit.admin.v1.ListRequest
-	15, // 59: meshkit.admin.v1.ResourceService.Watch:input_type -> meshkit.admin.v1.WatchRequest
-	18, // 60: meshkit.admin.v1.ResourceService.Plan:input_type -> meshkit.admin.v1.PlanRequest
-	22, // 61: meshkit.admin.v1.ResourceService.Apply:input_type -> meshkit.admin.v1.ApplyRequest
-	24, // 62: meshkit.admin.v1.ResourceService.Undo:input_type -> meshkit.admin.v1.UndoRequest
-	26, // 63: meshkit.admin.v1.ResourceService.History:input_type -> meshkit.admin.v1.HistoryRequest
-	29, // 64: meshkit.admin.v1.ResourceService.Simulate:input_type -> meshkit.admin.v1.SimulateRequest
-	31, // 65: meshkit.admin.v1.FleetService.GetDomain:input_type -> meshkit.admin.v1.GetDomainRequest
-	34, // 66: meshkit.admin.v1.FleetService.ListAgents:input_type -> meshkit.admin.v1.ListAgentsRequest
-	36, // 67: meshkit.admin.v1.FleetService.GetAgent:input_type -> meshkit.admin.v1.GetAgentRequest
-	38, // 68: meshkit.admin.v1.FleetService.ForgetAgent:input_type -> meshkit.admin.v1.ForgetAgentRequest
-	40, // 69: meshkit.admin.v1.FleetService.WatchPropagation:input_type -> meshkit.admin.v1.WatchPropagationRequest
-	43, // 70: meshkit.admin.v1.FleetService.ListHubs:input_type -> meshkit.admin.v1.ListHubsRequest
-	54, // 71: meshkit.admin.v1.FleetService.CreateToken:input_type -> meshkit.admin.v1.CreateTokenRequest
-	56, // 72: meshkit.admin.v1.FleetService.ListTokens:input_type -> meshkit.admin.v1.ListTokensRequest
-	59, // 73: meshkit.admin.v1.FleetService.RevokeToken:input_type -> meshkit.admin.v1.RevokeTokenRequest
-	61, // 74: meshkit.admin.v1.TrustService.GetTrust:input_type -> meshkit.admin.v1.GetTrustRequest
-	64, // 75: meshkit.admin.v1.TrustService.RotateHubKey:input_type -> meshkit.admin.v1.RotateHubKeyRequest
-	66, // 76: meshkit.admin.v1.TrustService.DropHubKey:input_type -> meshkit.admin.v1.DropHubKeyRequest
-	68, // 77: meshkit.admin.v1.TrustService.PublishTrust:input_type -> meshkit.admin.v1.PublishTrustRequest
-	70, // 78: meshkit.admin.v1.StoreService.Export:input_type -> meshkit.admin.v1.ExportRequest
-	46, // 79: meshkit.admin.v1.RingService.TransferLeadership:input_type -> meshkit.admin.v1.TransferLeadershipRequest
-	48, // 80: meshkit.admin.v1.RingService.SetDrained:input_type -> meshkit.admin.v1.SetDrainedRequest
-	50, // 81: meshkit.admin.v1.RingService.HoldBack:input_type -> meshkit.admin.v1.HoldBackRequest
-	52, // 82: meshkit.admin.v1.RingService.SetAddress:input_type -> meshkit.admin.v1.SetAddressRequest
+	9,  // 9: meshkit.admin.v1.WatchResponse.resource:type_name -> meshkit.admin.v1.Resource
+	11, // 10: meshkit.admin.v1.Change.deletes:type_name -> meshkit.admin.v1.Key
+	19, // 11: meshkit.admin.v1.PlanRequest.change:type_name -> meshkit.admin.v1.Change
+	11, // 12: meshkit.admin.v1.ResourceDiff.key:type_name -> meshkit.admin.v1.Key
+	21, // 13: meshkit.admin.v1.ResourceDiff.fields:type_name -> meshkit.admin.v1.FieldDiff
+	12, // 14: meshkit.admin.v1.PlanResponse.findings:type_name -> meshkit.admin.v1.Finding
+	22, // 15: meshkit.admin.v1.PlanResponse.diffs:type_name -> meshkit.admin.v1.ResourceDiff
+	19, // 16: meshkit.admin.v1.ApplyRequest.change:type_name -> meshkit.admin.v1.Change
+	23, // 17: meshkit.admin.v1.ApplyResponse.plan:type_name -> meshkit.admin.v1.PlanResponse
+	25, // 18: meshkit.admin.v1.UndoResponse.result:type_name -> meshkit.admin.v1.ApplyResponse
+	11, // 19: meshkit.admin.v1.HistoryRequest.key:type_name -> meshkit.admin.v1.Key
+	30, // 20: meshkit.admin.v1.HistoryResponse.entries:type_name -> meshkit.admin.v1.HistoryEntry
+	79, // 21: meshkit.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	22, // 22: meshkit.admin.v1.HistoryEntry.diff:type_name -> meshkit.admin.v1.ResourceDiff
+	74, // 23: meshkit.admin.v1.SimulateRequest.headers:type_name -> meshkit.admin.v1.SimulateRequest.HeadersEntry
+	8,  // 24: meshkit.admin.v1.GetDomainResponse.also_served:type_name -> meshkit.admin.v1.ServedDomain
+	75, // 25: meshkit.admin.v1.Agent.labels:type_name -> meshkit.admin.v1.Agent.LabelsEntry
+	79, // 26: meshkit.admin.v1.Agent.joined_at:type_name -> google.protobuf.Timestamp
+	80, // 27: meshkit.admin.v1.Agent.phase:type_name -> meshkit.control.v1.Phase
+	81, // 28: meshkit.admin.v1.Agent.active:type_name -> meshkit.control.v1.ResumePoint
+	79, // 29: meshkit.admin.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
+	79, // 30: meshkit.admin.v1.Agent.certificate_not_after:type_name -> google.protobuf.Timestamp
+	82, // 31: meshkit.admin.v1.Agent.nack:type_name -> meshkit.control.v1.Nack
+	35, // 32: meshkit.admin.v1.ListAgentsResponse.agents:type_name -> meshkit.admin.v1.Agent
+	35, // 33: meshkit.admin.v1.GetAgentResponse.agent:type_name -> meshkit.admin.v1.Agent
+	83, // 34: meshkit.admin.v1.GetAgentResponse.downlevels:type_name -> meshkit.control.v1.Downlevel
+	76, // 35: meshkit.admin.v1.GetAgentResponse.reported_labels:type_name -> meshkit.admin.v1.GetAgentResponse.ReportedLabelsEntry
+	84, // 36: meshkit.admin.v1.WatchPropagationResponse.p50:type_name -> google.protobuf.Duration
+	84, // 37: meshkit.admin.v1.WatchPropagationResponse.p99:type_name -> google.protobuf.Duration
+	84, // 38: meshkit.admin.v1.WatchPropagationResponse.last:type_name -> google.protobuf.Duration
+	44, // 39: meshkit.admin.v1.WatchPropagationResponse.nacks:type_name -> meshkit.admin.v1.AgentNack
+	82, // 40: meshkit.admin.v1.AgentNack.nack:type_name -> meshkit.control.v1.Nack
+	47, // 41: meshkit.admin.v1.ListHubsResponse.hubs:type_name -> meshkit.admin.v1.Hub
+	79, // 42: meshkit.admin.v1.Hub.started_at:type_name -> google.protobuf.Timestamp
+	84, // 43: meshkit.admin.v1.TransferLeadershipResponse.took:type_name -> google.protobuf.Duration
+	84, // 44: meshkit.admin.v1.HoldBackRequest.for:type_name -> google.protobuf.Duration
+	77, // 45: meshkit.admin.v1.CreateTokenRequest.labels:type_name -> meshkit.admin.v1.CreateTokenRequest.LabelsEntry
+	84, // 46: meshkit.admin.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	79, // 47: meshkit.admin.v1.CreateTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	60, // 48: meshkit.admin.v1.ListTokensResponse.tokens:type_name -> meshkit.admin.v1.Token
+	78, // 49: meshkit.admin.v1.Token.labels:type_name -> meshkit.admin.v1.Token.LabelsEntry
+	79, // 50: meshkit.admin.v1.Token.created_at:type_name -> google.protobuf.Timestamp
+	79, // 51: meshkit.admin.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	85, // 52: meshkit.admin.v1.GetTrustResponse.metadata:type_name -> meshkit.trust.v1.Metadata
+	79, // 53: meshkit.admin.v1.GetTrustResponse.root_expires_at:type_name -> google.protobuf.Timestamp
+	79, // 54: meshkit.admin.v1.GetTrustResponse.keyset_expires_at:type_name -> google.protobuf.Timestamp
+	65, // 55: meshkit.admin.v1.GetTrustResponse.hub_keys:type_name -> meshkit.admin.v1.HubKey
+	85, // 56: meshkit.admin.v1.PublishTrustRequest.metadata:type_name -> meshkit.trust.v1.Metadata
+	13, // 57: meshkit.admin.v1.ResourceService.Get:input_type -> meshkit.admin.v1.GetRequest
+	15, // 58: meshkit.admin.v1.ResourceService.List:input_type -> meshkit.admin.v1.ListRequest
+	17, // 59: meshkit.admin.v1.ResourceService.Watch:input_type -> meshkit.admin.v1.WatchRequest
+	20, // 60: meshkit.admin.v1.ResourceService.Plan:input_type -> meshkit.admin.v1.PlanRequest
+	24, // 61: meshkit.admin.v1.ResourceService.Apply:input_type -> meshkit.admin.v1.ApplyRequest
+	26, // 62: meshkit.admin.v1.ResourceService.Undo:input_type -> meshkit.admin.v1.UndoRequest
+	28, // 63: meshkit.admin.v1.ResourceService.History:input_type -> meshkit.admin.v1.HistoryRequest
+	31, // 64: meshkit.admin.v1.ResourceService.Simulate:input_type -> meshkit.admin.v1.SimulateRequest
+	33, // 65: meshkit.admin.v1.FleetService.GetDomain:input_type -> meshkit.admin.v1.GetDomainRequest
+	36, // 66: meshkit.admin.v1.FleetService.ListAgents:input_type -> meshkit.admin.v1.ListAgentsRequest
+	38, // 67: meshkit.admin.v1.FleetService.GetAgent:input_type -> meshkit.admin.v1.GetAgentRequest
+	40, // 68: meshkit.admin.v1.FleetService.ForgetAgent:input_type -> meshkit.admin.v1.ForgetAgentRequest
+	42, // 69: meshkit.admin.v1.FleetService.WatchPropagation:input_type -> meshkit.admin.v1.WatchPropagationRequest
+	45, // 70: meshkit.admin.v1.FleetService.ListHubs:input_type -> meshkit.admin.v1.ListHubsRequest
+	56, // 71: meshkit.admin.v1.FleetService.CreateToken:input_type -> meshkit.admin.v1.CreateTokenRequest
+	58, // 72: meshkit.admin.v1.FleetService.ListTokens:input_type -> meshkit.admin.v1.ListTokensRequest
+	61, // 73: meshkit.admin.v1.FleetService.RevokeToken:input_type -> meshkit.admin.v1.RevokeTokenRequest
+	63, // 74: meshkit.admin.v1.TrustService.GetTrust:input_type -> meshkit.admin.v1.GetTrustRequest
+	66, // 75: meshkit.admin.v1.TrustService.RotateHubKey:input_type -> meshkit.admin.v1.RotateHubKeyRequest
+	68, // 76: meshkit.admin.v1.TrustService.DropHubKey:input_type -> meshkit.admin.v1.DropHubKeyRequest
+	70, // 77: meshkit.admin.v1.TrustService.PublishTrust:input_type -> meshkit.admin.v1.PublishTrustRequest
+	72, // 78: meshkit.admin.v1.StoreService.Export:input_type -> meshkit.admin.v1.ExportRequest
+	48, // 79: meshkit.admin.v1.RingService.TransferLeadership:input_type -> meshkit.admin.v1.TransferLeadershipRequest
+	50, // 80: meshkit.admin.v1.RingService.SetDrained:input_type -> meshkit.admin.v1.SetDrainedRequest
+	52, // 81: meshkit.admin.v1.RingService.HoldBack:input_type -> meshkit.admin.v1.HoldBackRequest
+	54, // 82: meshkit.admin.v1.RingService.SetAddress:input_type -> meshkit.admin.v1.SetAddressRequest
 	1,  // 83: meshkit.admin.v1.DomainService.CreateDomain:input_type -> meshkit.admin.v1.CreateDomainRequest
-	4,  // 84: meshkit.admin.v1.DomainService.AdoptDomain:input_type -> meshkit.admin.v1.AdoptDomainRequest
-	12, // 85: meshkit.admin.v1.ResourceService.Get:output_type -> meshkit.admin.v1.GetResponse
-	14, // 86: meshkit.admin.v1.ResourceService.List:output_type -> meshkit.admin.v1.ListResponse
-	16, // 87: meshkit.admin.v1.ResourceService.Watch:output_type -> meshkit.admin.v1.WatchResponse
-	21, // 88: meshkit.admin.v1.ResourceService.Plan:output_type -> meshkit.admin.v1.PlanResponse
-	23, // 89: meshkit.admin.v1.ResourceService.Apply:output_type -> meshkit.admin.v1.ApplyResponse
-	25, // 90: meshkit.admin.v1.ResourceService.Undo:output_type -> meshkit.admin.v1.UndoResponse
-	27, // 91: meshkit.admin.v1.ResourceService.History:output_type -> meshkit.admin.v1.HistoryResponse
-	30, // 92: meshkit.admin.v1.ResourceService.Simulate:output_type -> meshkit.admin.v1.SimulateResponse
-	32, // 93: meshkit.admin.v1.FleetService.GetDomain:output_type -> meshkit.admin.v1.GetDomainResponse
-	35, // 94: meshkit.admin.v1.FleetService.ListAgents:output_type -> meshkit.admin.v1.ListAgentsResponse
-	37, // 95: meshkit.admin.v1.FleetService.GetAgent:output_type -> meshkit.admin.v1.GetAgentResponse
-	39, // 96: meshkit.admin.v1.FleetService.ForgetAgent:output_type -> meshkit.admin.v1.ForgetAgentResponse
-	41, // 97: meshkit.admin.v1.FleetService.WatchPropagation:output_type -> meshkit.admin.v1.WatchPropagationResponse
-	44, // 98: meshkit.admin.v1.FleetService.ListHubs:output_type -> meshkit.admin.v1.ListHubsResponse
-	55, // 99: meshkit.admin.v1.FleetService.CreateToken:output_type -> meshkit.admin.v1.CreateTokenResponse
-	57, // 100: meshkit.admin.v1.FleetService.ListTokens:output_type -> meshkit.admin.v1.ListTokensResponse
-	60, // 101: meshkit.admin.v1.FleetService.RevokeToken:output_type -> meshkit.admin.v1.RevokeTokenResponse
-	62, // 102: meshkit.admin.v1.TrustService.GetTrust:output_type -> meshkit.admin.v1.GetTrustResponse
-	65, // 103: meshkit.admin.v1.TrustService.RotateHubKey:output_type -> meshkit.admin.v1.RotateHubKeyResponse
-	67, // 104: meshkit.admin.v1.TrustService.DropHubKey:output_type -> meshkit.admin.v1.DropHubKeyResponse
-	69, // 105: meshkit.admin.v1.TrustService.PublishTrust:output_type -> meshkit.admin.v1.PublishTrustResponse
-	71, // 106: meshkit.admin.v1.StoreService.Export:output_type -> meshkit.admin.v1.ExportResponse
-	47, // 107: meshkit.admin.v1.RingService.TransferLeadership:output_type -> meshkit.admin.v1.TransferLeadershipResponse
-	49, // 108: meshkit.admin.v1.RingService.SetDrained:output_type -> meshkit.admin.v1.SetDrainedResponse
-	51, // 109: meshkit.admin.v1.RingService.HoldBack:output_type -> meshkit.admin.v1.HoldBackResponse
-	53, // 110: meshkit.admin.v1.RingService.SetAddress:output_type -> meshkit.admin.v1.SetAddressResponse
-	2,  // 111: meshkit.admin.v1.DomainService.CreateDomain:output_type -> meshkit.admin.v1.CreateDomainResponse
-	5,  // 112: meshkit.admin.v1.DomainService.AdoptDomain:output_type -> meshkit.admin.v1.AdoptDomainResponse
-	85, // [85:113] is the sub-list for method output_type
-	57, // [57:85] is the sub-list for method input_type
+	6,  // 84: meshkit.admin.v1.DomainService.AdoptDomain:input_type -> meshkit.admin.v1.AdoptDomainRequest
+	3,  // 85: meshkit.admin.v1.DomainService.FindDomain:input_type -> meshkit.admin.v1.FindDomainRequest
+	14, // 86: meshkit.admin.v1.ResourceService.Get:output_type -> meshkit.admin.v1.GetResponse
+	16, // 87: meshkit.admin.v1.ResourceService.List:output_type -> meshkit.admin.v1.ListResponse
+	18, // 88: meshkit.admin.v1.ResourceService.Watch:output_type -> meshkit.admin.v1.WatchResponse
+	23, // 89: meshkit.admin.v1.ResourceService.Plan:output_type -> meshkit.admin.v1.PlanResponse
+	25, // 90: meshkit.admin.v1.ResourceService.Apply:output_type -> meshkit.admin.v1.ApplyResponse
+	27, // 91: meshkit.admin.v1.ResourceService.Undo:output_type -> meshkit.admin.v1.UndoResponse
+	29, // 92: meshkit.admin.v1.ResourceService.History:output_type -> meshkit.admin.v1.HistoryResponse
+	32, // 93: meshkit.admin.v1.ResourceService.Simulate:output_type -> meshkit.admin.v1.SimulateResponse
+	34, // 94: meshkit.admin.v1.FleetService.GetDomain:output_type -> meshkit.admin.v1.GetDomainResponse
+	37, // 95: meshkit.admin.v1.FleetService.ListAgents:output_type -> meshkit.admin.v1.ListAgentsResponse
+	39, // 96: meshkit.admin.v1.FleetService.GetAgent:output_type -> meshkit.admin.v1.GetAgentResponse
+	41, // 97: meshkit.admin.v1.FleetService.ForgetAgent:output_type -> meshkit.admin.v1.ForgetAgentResponse
+	43, // 98: meshkit.admin.v1.FleetService.WatchPropagation:output_type -> meshkit.admin.v1.WatchPropagationResponse
+	46, // 99: meshkit.admin.v1.FleetService.ListHubs:output_type -> meshkit.admin.v1.ListHubsResponse
+	57, // 100: meshkit.admin.v1.FleetService.CreateToken:output_type -> meshkit.admin.v1.CreateTokenResponse
+	59, // 101: meshkit.admin.v1.FleetService.ListTokens:output_type -> meshkit.admin.v1.ListTokensResponse
+	62, // 102: meshkit.admin.v1.FleetService.RevokeToken:output_type -> meshkit.admin.v1.RevokeTokenResponse
+	64, // 103: meshkit.admin.v1.TrustService.GetTrust:output_type -> meshkit.admin.v1.GetTrustResponse
+	67, // 104: meshkit.admin.v1.TrustService.RotateHubKey:output_type -> meshkit.admin.v1.RotateHubKeyResponse
+	69, // 105: meshkit.admin.v1.TrustService.DropHubKey:output_type -> meshkit.admin.v1.DropHubKeyResponse
+	71, // 106: meshkit.admin.v1.TrustService.PublishTrust:output_type -> meshkit.admin.v1.PublishTrustResponse
+	73, // 107: meshkit.admin.v1.StoreService.Export:output_type -> meshkit.admin.v1.ExportResponse
+	49, // 108: meshkit.admin.v1.RingService.TransferLeadership:output_type -> meshkit.admin.v1.TransferLeadershipResponse
+	51, // 109: meshkit.admin.v1.RingService.SetDrained:output_type -> meshkit.admin.v1.SetDrainedResponse
+	53, // 110: meshkit.admin.v1.RingService.HoldBack:output_type -> meshkit.admin.v1.HoldBackResponse
+	55, // 111: meshkit.admin.v1.RingService.SetAddress:output_type -> meshkit.admin.v1.SetAddressResponse
+	2,  // 112: meshkit.admin.v1.DomainService.CreateDomain:output_type -> meshkit.admin.v1.CreateDomainResponse
+	7,  // 113: meshkit.admin.v1.DomainService.AdoptDomain:output_type -> meshkit.admin.v1.AdoptDomainResponse
+	4,  // 114: meshkit.admin.v1.DomainService.FindDomain:output_type -> meshkit.admin.v1.FindDomainResponse
+	86, // [86:115] is the sub-list for method output_type
+	57, // [57:86] is the sub-list for method input_type
 	57, // [57:57] is the sub-list for extension type_name
 	57, // [57:57] is the sub-list for extension extendee
 	0,  // [0:57] is the sub-list for field type_name
@@ -5688,7 +5808,7 @@ func file_meshkit_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshkit_admin_v1_admin_proto_rawDesc), len(file_meshkit_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   76,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   6,
 		},

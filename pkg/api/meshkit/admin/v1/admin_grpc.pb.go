@@ -1413,6 +1413,7 @@ var RingService_ServiceDesc = grpc.ServiceDesc{
 const (
 	DomainService_CreateDomain_FullMethodName = "/meshkit.admin.v1.DomainService/CreateDomain"
 	DomainService_AdoptDomain_FullMethodName  = "/meshkit.admin.v1.DomainService/AdoptDomain"
+	DomainService_FindDomain_FullMethodName   = "/meshkit.admin.v1.DomainService/FindDomain"
 )
 
 // DomainServiceClient is the client API for DomainService service.
@@ -1427,6 +1428,8 @@ type DomainServiceClient interface {
 	CreateDomain(ctx context.Context, in *CreateDomainRequest, opts ...grpc.CallOption) (*CreateDomainResponse, error)
 	// AdoptDomain is for hubs: the one that is asked joins a domain and serves it.
 	AdoptDomain(ctx context.Context, in *AdoptDomainRequest, opts ...grpc.CallOption) (*AdoptDomainResponse, error)
+	// FindDomain is for hubs: the one that is asked tells whether it made a domain.
+	FindDomain(ctx context.Context, in *FindDomainRequest, opts ...grpc.CallOption) (*FindDomainResponse, error)
 }
 
 type domainServiceClient struct {
@@ -1457,6 +1460,16 @@ func (c *domainServiceClient) AdoptDomain(ctx context.Context, in *AdoptDomainRe
 	return out, nil
 }
 
+func (c *domainServiceClient) FindDomain(ctx context.Context, in *FindDomainRequest, opts ...grpc.CallOption) (*FindDomainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FindDomainResponse)
+	err := c.cc.Invoke(ctx, DomainService_FindDomain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DomainServiceServer is the server API for DomainService service.
 // All implementations must embed UnimplementedDomainServiceServer
 // for forward compatibility.
@@ -1469,6 +1482,8 @@ type DomainServiceServer interface {
 	CreateDomain(context.Context, *CreateDomainRequest) (*CreateDomainResponse, error)
 	// AdoptDomain is for hubs: the one that is asked joins a domain and serves it.
 	AdoptDomain(context.Context, *AdoptDomainRequest) (*AdoptDomainResponse, error)
+	// FindDomain is for hubs: the one that is asked tells whether it made a domain.
+	FindDomain(context.Context, *FindDomainRequest) (*FindDomainResponse, error)
 	mustEmbedUnimplementedDomainServiceServer()
 }
 
@@ -1484,6 +1499,9 @@ func (UnimplementedDomainServiceServer) CreateDomain(context.Context, *CreateDom
 }
 func (UnimplementedDomainServiceServer) AdoptDomain(context.Context, *AdoptDomainRequest) (*AdoptDomainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AdoptDomain not implemented")
+}
+func (UnimplementedDomainServiceServer) FindDomain(context.Context, *FindDomainRequest) (*FindDomainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FindDomain not implemented")
 }
 func (UnimplementedDomainServiceServer) mustEmbedUnimplementedDomainServiceServer() {}
 func (UnimplementedDomainServiceServer) testEmbeddedByValue()                       {}
@@ -1542,6 +1560,24 @@ func _DomainService_AdoptDomain_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DomainService_FindDomain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FindDomainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DomainServiceServer).FindDomain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DomainService_FindDomain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DomainServiceServer).FindDomain(ctx, req.(*FindDomainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DomainService_ServiceDesc is the grpc.ServiceDesc for DomainService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1556,6 +1592,10 @@ var DomainService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AdoptDomain",
 			Handler:    _DomainService_AdoptDomain_Handler,
+		},
+		{
+			MethodName: "FindDomain",
+			Handler:    _DomainService_FindDomain_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
