@@ -93,3 +93,18 @@ func TestATableStaysNarrowWhateverTheProblem(t *testing.T) {
 		}
 	}
 }
+
+// A hub joins a further domain in a directory below its own, which says all else.
+func TestATokenOfAFurtherDomainSaysWhereAHubKeepsIt(t *testing.T) {
+	s := newSession(t, &fakeHub{guest: "eu-central"})
+	for name, args := range map[string][]string{"hub2": nil, "hub4": {"--node", "hub4"}} {
+		s.run(0, append([]string{"token", "create", "--hub"}, args...)...)
+		if said := s.err.String(); !strings.Contains(said, "--data ./"+name+"/domains/eu-central\n") || strings.Contains(said, "--listen") {
+			t.Errorf("%s:\n%s", name, said)
+		}
+	}
+	s.run(0, "token", "create")
+	if !strings.Contains(s.err.String(), "--data ./agent") {
+		t.Errorf("for a node:\n%s", s.err)
+	}
+}

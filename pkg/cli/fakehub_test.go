@@ -32,6 +32,7 @@ type fakeHub struct {
 	adminv1.UnimplementedDomainServiceServer
 	adminv1.UnimplementedRingServiceServer
 
+	guest     string // domain of the tokens that it makes
 	get       func(*adminv1.GetRequest) (*adminv1.GetResponse, error)
 	list      func(*adminv1.ListRequest) (*adminv1.ListResponse, error)
 	plan      func(*adminv1.PlanRequest) (*adminv1.PlanResponse, error)
@@ -81,7 +82,7 @@ func (h *fakeHub) ListHubs(context.Context, *adminv1.ListHubsRequest) (*adminv1.
 	return &adminv1.ListHubsResponse{Hubs: h.hubs}, nil
 }
 func (h *fakeHub) CreateToken(context.Context, *adminv1.CreateTokenRequest) (*adminv1.CreateTokenResponse, error) {
-	return &adminv1.CreateTokenResponse{Token: "id.secret", Id: "id", CaPin: "sha256:00", ExpiresAt: stamp(-time.Hour)}, nil
+	return &adminv1.CreateTokenResponse{Token: "id.secret", Id: "id", CaPin: "sha256:00", ExpiresAt: stamp(-time.Hour), GuestDomain: h.guest}, nil
 }
 func (h *fakeHub) SetDrained(context.Context, *adminv1.SetDrainedRequest) (*adminv1.SetDrainedResponse, error) {
 	return &adminv1.SetDrainedResponse{Seq: 9}, nil

@@ -170,3 +170,17 @@ func TestWhatAnOperatorTransferredIsNotHandedOver(t *testing.T) {
 		wantCode(t, h.HandOver(t.Context(), other), fault.CodeNotTransferred)
 	}
 }
+
+func TestATokenNamesADomainThatIsServedBesideAnother(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	for want, adjust := range map[string]func(*hub.Options){"": hosts(&hosting{}), hubtest.Name: func(*hub.Options) {}} {
+		h := d.Start(t, adjust)
+		r, err := operate(t, h).fleet.CreateToken(t.Context(), &adminv1.CreateTokenRequest{})
+		if err != nil || r.GetGuestDomain() != want {
+			t.Errorf("the token names %q, want %q (%v)", r.GetGuestDomain(), want, err)
+		}
+		if err := h.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

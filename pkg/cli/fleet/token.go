@@ -138,7 +138,10 @@ func (o *tokenCreateOptions) run(cmd *cobra.Command) error {
 		o.app.IO.Outf("%s", cliutil.Clean(t.GetToken()))
 		o.app.IO.Notef("token %s is good until %s for %s; it is not shown again. On the %s:", t.GetId(), t.GetExpiresAt().AsTime().Local().Format(time.RFC3339), joins(o.uses, what), what)
 		o.app.IO.Notef("  %s", joinCommand(role, cmp.Or(t.GetHub(), firstOf(c.Hub())), o.node, t))
-		if role == "hub" {
+		switch {
+		case role == "hub" && t.GetGuestDomain() != "":
+			o.app.IO.Notef("with the directory of the hub that is to serve %s as well, in which its meshhub.yaml is, before /domains/", cliutil.Clean(t.GetGuestDomain()))
+		case role == "hub":
 			o.noteReach(ctx, c)
 		}
 		return nil
@@ -177,7 +180,14 @@ func joinCommand(role, hub, name string, t *adminv1.CreateTokenResponse) string 
 	if role == "hub" {
 		program, flag, dir = "meshhub", "--name", "./"+cmp.Or(name, "hub2")
 	}
-	line := fmt.Sprintf("%s join --hub %s --token %s --ca-pin %s --data %s", program, cliutil.ShellQuote(hub), cliutil.ShellQuote(t.GetToken()), cliutil.ShellQuote(t.GetCaPin()), dir)
+	guest := role == "hub" && t.GetGuestDomain() != ""
+	if guest { // name and addresses are those of the hub whose directory it is in
+		dir += "/domains/" + t.GetGuestDomain()
+	}
+	line := fmt.Sprintf("%s join --hub %s --token %s --ca-pin %s --data %s", program, cliutil.ShellQuote(hub), cliutil.ShellQuote(t.GetToken()), cliutil.ShellQuote(t.GetCaPin()), cliutil.ShellQuote(dir))
+	if guest {
+		return line
+	}
 	if role == "hub" {
 		line += " --listen HOST:PORT"
 	}

@@ -98,6 +98,9 @@ func (s *Fleet) CreateToken(ctx context.Context, in *adminv1.CreateTokenRequest)
 			return replica.Proposal{}, fault.New(fault.CodeRequestTooLarge, "%d join tokens are usable, which is the limit", live)
 		}
 		out = &adminv1.CreateTokenResponse{Token: token, Id: id, CaPin: s.CAPin, Hub: s.Address(), ExpiresAt: timestamppb.New(now.Add(ttl))}
+		if s.Host == nil {
+			out.GuestDomain = s.Domain
+		}
 		// Before it is committed: the caller may leave without the answer, and a
 		// retry may overtake this call. Should this not be committed, the next
 		// that is takes its place.

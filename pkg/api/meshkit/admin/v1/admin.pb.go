@@ -4135,8 +4135,11 @@ type CreateTokenResponse struct {
 	Id        string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// "sha256:…" of the CA root's SubjectPublicKeyInfo, for --ca-pin.
-	CaPin         string `protobuf:"bytes,4,opt,name=ca_pin,json=caPin,proto3" json:"ca_pin,omitempty"`
-	Hub           string `protobuf:"bytes,5,opt,name=hub,proto3" json:"hub,omitempty"`
+	CaPin string `protobuf:"bytes,4,opt,name=ca_pin,json=caPin,proto3" json:"ca_pin,omitempty"`
+	Hub   string `protobuf:"bytes,5,opt,name=hub,proto3" json:"hub,omitempty"`
+	// The domain, if it is served beside another one, from a directory below that of each
+	// hub.
+	GuestDomain   string `protobuf:"bytes,6,opt,name=guest_domain,json=guestDomain,proto3" json:"guest_domain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4202,6 +4205,13 @@ func (x *CreateTokenResponse) GetCaPin() string {
 func (x *CreateTokenResponse) GetHub() string {
 	if x != nil {
 		return x.Hub
+	}
+	return ""
+}
+
+func (x *CreateTokenResponse) GetGuestDomain() string {
+	if x != nil {
+		return x.GuestDomain
 	}
 	return ""
 }
@@ -5455,14 +5465,15 @@ const file_meshkit_admin_v1_admin_proto_rawDesc = "" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9f\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc2\x01\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x129\n" +
 	"\n" +
 	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x15\n" +
 	"\x06ca_pin\x18\x04 \x01(\tR\x05caPin\x12\x10\n" +
-	"\x03hub\x18\x05 \x01(\tR\x03hub\"\x13\n" +
+	"\x03hub\x18\x05 \x01(\tR\x03hub\x12!\n" +
+	"\fguest_domain\x18\x06 \x01(\tR\vguestDomain\"\x13\n" +
 	"\x11ListTokensRequest\"E\n" +
 	"\x12ListTokensResponse\x12/\n" +
 	"\x06tokens\x18\x01 \x03(\v2\x17.meshkit.admin.v1.TokenR\x06tokens\"\x87\x03\n" +
