@@ -86,19 +86,22 @@ func with[T any](f func(T) (any, error)) func(json.RawMessage) (any, error) {
 	}
 }
 
-// inUse is what a server part holds: heap and stacks in use after two collections,
-// in bytes. Unlike the resident set it holds no garbage, such as of handshakes; what
-// the kernel keeps for sockets is in neither.
+// inUse is what a server part holds after a collection, in bytes: objects that are
+// reachable and stacks. Unlike the resident set it holds no garbage, such as of
+// handshakes. Spans are what the allocator has taken from the system for these objects;
+// how full they are depends on when collections fell, by tens of MiB. What the kernel
+// keeps for sockets is in neither.
 type inUse struct {
 	Bytes uint64 `json:"bytes"`
+	Spans uint64 `json:"spans"`
 }
 
 func memory(json.RawMessage) (any, error) {
 	runtime.GC()
-	debug.FreeOSMemory()
+	debug.FreeOSMemory() // collects again, and sweeps
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return inUse{m.HeapInuse + m.StackInuse}, nil
+	return inUse{m.HeapAlloc + m.StackInuse, m.HeapInuse + m.StackInuse}, nil
 }
 
 // child is a running part, or another server process that answers nothing. It is

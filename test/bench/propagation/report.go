@@ -99,7 +99,8 @@ func stored(n int, r *running, resources int) figure {
 	if r.tls {
 		limit = 70
 	}
-	return most(fmt.Sprintf("%s, %d streams, %d resources: memory per stream", r.name, n, resources), limit, r.memory/1024, " KiB", "heap and stacks in use after a collection, less those without streams")
+	return most(fmt.Sprintf("%s, %d streams, %d resources: memory per stream", r.name, n, resources), limit, r.memory/1024, " KiB",
+		fmt.Sprintf("objects and stacks after a collection, less those without streams; with spans that are partly free %.0f KiB", r.spans/1024))
 }
 
 // memories measures the memory per stream with ten times the resources.

@@ -40,8 +40,8 @@ type running struct {
 	// size is how long the floors' message is to be, in bytes.
 	change  func(ctx context.Context, size int) (at int64, err error)
 	cleanup []func()
-	// memory per stream, in bytes; 0: not known.
-	memory float64
+	// memory per stream, and what the allocator holds for it, in bytes; 0: not known.
+	memory, spans float64
 	turns  []turn
 	// again starts another one of the same variant.
 	again func() (*running, error)
@@ -186,18 +186,20 @@ func (r *running) connect(spec clientSpec) error {
 		return err
 	}
 	after, err := r.held()
-	r.memory = (float64(after) - float64(before)) / float64(spec.Count)
+	r.memory = (float64(after.Bytes) - float64(before.Bytes)) / float64(spec.Count)
+	r.spans = (float64(after.Spans) - float64(before.Spans)) / float64(spec.Count)
 	return err
 }
 
-// held is the memory that the server has in use.
-func (r *running) held() (uint64, error) {
+// held is the memory that the server has in use; of etcd, its resident set.
+func (r *running) held() (inUse, error) {
 	if r.name == etcd {
-		return rss(r.server.cmd.Process.Pid)
+		resident, err := rss(r.server.cmd.Process.Pid)
+		return inUse{resident, resident}, err
 	}
 	var m inUse
 	err := r.server.call("memory", nil, &m)
-	return m.Bytes, err
+	return m, err
 }
 
 // rss is a process's resident set, in bytes.

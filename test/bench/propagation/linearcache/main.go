@@ -82,7 +82,7 @@ func answer(linear *cache.LinearCache, address string) error {
 			debug.FreeOSMemory()
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
-			data["bytes"] = m.HeapInuse + m.StackInuse
+			data["bytes"], data["spans"] = m.HeapAlloc+m.StackInuse, m.HeapInuse+m.StackInuse
 		}
 		if err := enc.Encode(map[string]any{"data": data}); err != nil {
 			return err
