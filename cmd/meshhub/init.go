@@ -19,6 +19,9 @@ import (
 	"github.com/meshkit/meshkit/plugins/builtin"
 )
 
+// maxRootKeys bounds the keys of a root of trust: each has a keeper.
+const maxRootKeys = 16
+
 type initOptions struct {
 	domain, data, store, listen, metrics, advertise, name, passphrase string
 	rootKeys, rootThreshold                                           int
@@ -71,8 +74,8 @@ func (o *initOptions) validate() error {
 	if err := checkAdvertised(o.address()); err != nil {
 		return usage(err).WithRemedy("%s", fault.RemedyOf(err))
 	}
-	if o.rootKeys < 1 || o.rootKeys > 16 || o.rootThreshold < 1 || o.rootThreshold > o.rootKeys {
-		return usage(fmt.Errorf("--root-threshold %d of --root-keys %d: want 1 to 16 keys and a threshold of at most that", o.rootThreshold, o.rootKeys))
+	if o.rootKeys < 1 || o.rootKeys > maxRootKeys || o.rootThreshold < 1 || o.rootThreshold > o.rootKeys {
+		return usage(fmt.Errorf("--root-threshold %d of --root-keys %d: want 1 to %d keys and a threshold of at most that", o.rootThreshold, o.rootKeys, maxRootKeys))
 	}
 	return nil
 }

@@ -125,6 +125,12 @@ func (o *rotateOptions) run(ctx context.Context, out io.Writer) error {
 	if o.years < 1 || o.years > 20 {
 		return usage(fmt.Errorf("--years %d is not from 1 to 20", o.years))
 	}
+	if o.keys < 0 || o.keys > maxRootKeys || o.threshold < 0 || o.threshold > maxRootKeys {
+		return usage(fmt.Errorf("--root-threshold %d of --root-keys %d: want at most %d keys and a threshold of at most that", o.threshold, o.keys, maxRootKeys))
+	}
+	if o.keep && (o.keys != 0) {
+		return usage(errors.New("--keep-keys makes no new keys: --root-keys has nothing to say"))
+	}
 	if o.newKeyset != (o.metadata != "") {
 		return usage(errors.New("--new-keyset-key and --metadata go together; `meshctl trust show --save DIR` writes the metadata"))
 	}

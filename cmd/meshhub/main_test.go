@@ -138,6 +138,8 @@ func TestMistakesEndWithTheirExitCode(t *testing.T) {
 		{[]string{"run"}, 64, "--config"},
 		{[]string{"store", "accept", "--config", broken, "--give-up", "8"}, 64, "--reason"},
 		{[]string{"root", "rotate", "--data", dir, "--new-keyset-key"}, 64, "--metadata"},
+		{[]string{"root", "rotate", "--data", dir, "--root-keys", "17"}, 64, "at most 16"},
+		{[]string{"root", "rotate", "--data", dir, "--root-keys", "2", "--keep-keys"}, 64, "--root-keys has nothing to say"},
 	} {
 		code, _, errs := invoke(t, c.args...)
 		if code != c.code || !strings.Contains(errs, c.says) {

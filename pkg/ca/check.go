@@ -44,6 +44,16 @@ const (
 	tagIP  = 7
 )
 
+// CheckRequest checks what Issue checks before the CA is asked: for a caller that has
+// much to do before a CA is there. Codes as Issue.
+func CheckRequest(req Request) error {
+	if _, err := identity.New(req.ID.Domain, req.ID.Kind, req.ID.Name); err != nil {
+		return err
+	}
+	_, err := checkCSR(req)
+	return err
+}
+
 // checkCSR checks a request on its own and against the identity that it may be
 // issued for. Names in it are not used; they are checked because a request for
 // another's name is worth refusing aloud.

@@ -140,7 +140,11 @@ func (x *Host) Run(ctx context.Context, h *hub.Hub) error {
 		return fault.New(fault.CodeIO, "read %s: %w", x.opt.Dir, err)
 	}
 	for _, e := range entries {
-		if dir := filepath.Join(x.opt.Dir, e.Name()); !exists(filepath.Join(dir, hubdir.ConfigFile)) {
+		dir := filepath.Join(x.opt.Dir, e.Name())
+		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+			continue // an editor's, or a file manager's
+		}
+		if !exists(filepath.Join(dir, hubdir.ConfigFile)) {
 			x.making.Lock()
 			done, err := x.goOn(ctx, e.Name())
 			x.making.Unlock()
@@ -173,8 +177,9 @@ func (x *Host) start(domain string) (*guest, error) {
 		return nil, fault.New(fault.CodeHubDraining, "the hub is starting or shutting down")
 	case g != nil:
 		return g, nil
-	case len(x.guests) >= maxDomains:
-		return nil, fault.New(fault.CodeRequestTooLarge, "the hub serves %d domains, its limit", len(x.guests)+1)
+	}
+	if err := x.full(); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(x.ctx)
 	g := &guest{domain: d, ready: make(chan struct{})}
@@ -313,6 +318,13 @@ func (x *Host) Made(domain string) (made, done bool) {
 
 // Create implements admin.DomainHost.
 func (x *Host) Create(ctx context.Context, d admin.NewDomain) (*admin.CreatedDomain, error) {
+	request, err := certificate(d)
+	if err != nil {
+		return nil, err
+	}
+	if err := ca.CheckRequest(request); err != nil {
+		return nil, err // before anything is made
+	}
 	csr, err := x509.ParseCertificateRequest(d.CSR)
 	if err != nil {
 		return nil, fault.New(fault.CodeBadRequest, "csr: %w", err)
@@ -347,8 +359,32 @@ func (x *Host) Create(ctx context.Context, d admin.NewDomain) (*admin.CreatedDom
 	return x.created(ctx, g, h, d)
 }
 
+// certificate is the request for the first operator's certificate.
+func certificate(d admin.NewDomain) (ca.Request, error) {
+	id, err := identity.New(d.Domain, identity.Operator, d.Operator)
+	return ca.Request{CSR: d.CSR, ID: id, TTL: hubjoin.OperatorTTL}, err
+}
+
+// room tells whether one more domain may be served.
+func (x *Host) room() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.full()
+}
+
+// full is room for a caller that holds mu.
+func (x *Host) full() error {
+	if len(x.guests) < maxDomains {
+		return nil
+	}
+	return fault.New(fault.CodeRequestTooLarge, "hub %s serves %d domains, its limit", x.opt.Name, len(x.guests)+1)
+}
+
 // make makes the domain's directory and log, as init does, beside what the hub has.
 func (x *Host) make(ctx context.Context, domain, dir string, who *founding.Maker) error {
+	if err := x.room(); err != nil {
+		return err
+	}
 	o, err := x.opt.Founding(domain, dir)
 	if err != nil {
 		return err
@@ -404,11 +440,11 @@ func (x *Host) created(ctx context.Context, g *guest, h *hub.Hub, d admin.NewDom
 	if err != nil {
 		return nil, err
 	}
-	id, err := identity.New(d.Domain, identity.Operator, d.Operator)
+	request, err := certificate(d)
 	if err != nil {
 		return nil, err
 	}
-	cert, err := opt.Authority.Issue(ctx, ca.Request{CSR: d.CSR, ID: id, TTL: hubjoin.OperatorTTL})
+	cert, err := opt.Authority.Issue(ctx, request)
 	if err != nil {
 		return nil, err
 	}
@@ -432,6 +468,9 @@ func (x *Host) created(ctx context.Context, g *guest, h *hub.Hub, d admin.NewDom
 
 // Adopt implements admin.DomainHost.
 func (x *Host) Adopt(ctx context.Context, in *adminv1.AdoptDomainRequest) error {
+	if in.GetDomain() == x.opt.Domain {
+		return fault.New(fault.CodeDomainExists, "domain %q is the one of hub %s itself", in.GetDomain(), x.opt.Name)
+	}
 	x.making.Lock()
 	defer x.making.Unlock()
 	dir := filepath.Join(x.opt.Dir, in.GetDomain())
@@ -439,6 +478,9 @@ func (x *Host) Adopt(ctx context.Context, in *adminv1.AdoptDomainRequest) error 
 		return err
 	}
 	if !exists(filepath.Join(dir, hubdir.ConfigFile)) {
+		if err := x.room(); err != nil {
+			return err
+		}
 		if in.GetToken() == "" {
 			return fault.New(fault.CodeTokenInvalid, "hub %s has to join domain %s, and was given no token", x.opt.Name, in.GetDomain())
 		}

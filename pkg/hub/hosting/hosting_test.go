@@ -3,9 +3,13 @@ package hosting_test
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -185,6 +189,39 @@ func request(t *testing.T, id string) admin.NewDomain {
 		t.Fatal(err)
 	}
 	return admin.NewDomain{Domain: "guest", RequestID: id, Operator: "ann", Author: "spiffe://test-domain/operator/ann", CSR: csr}
+}
+
+func TestARequestThatTheCARefusesMakesNoDomain(t *testing.T) {
+	own, p, dir := hubtest.NewDomain(t), newProgram(), filepath.Join(t.TempDir(), "domains")
+	host, _ := start(t, own, p, dir)
+	weak, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := request(t, "r1")
+	ofAnn := in.CSR
+	if in.CSR, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, weak); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := host.Create(t.Context(), in); fault.CodeOf(err) != fault.CodeWeakKey {
+		t.Errorf("a key on P-224: %v", err)
+	}
+	in.CSR, in.Operator = ofAnn, "bob"
+	if _, err := host.Create(t.Context(), in); fault.CodeOf(err) != fault.CodeForeignCSR {
+		t.Errorf("a request in another's name: %v", err)
+	}
+	if left, err := os.ReadDir(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v is left (%v)", left, err)
+	}
+}
+
+func TestAHubDoesNotAdoptItsOwnDomain(t *testing.T) {
+	own, p := hubtest.NewDomain(t), newProgram()
+	host, _ := start(t, own, p, filepath.Join(t.TempDir(), "domains"))
+	err := host.Adopt(t.Context(), &adminv1.AdoptDomainRequest{Domain: hubtest.Name, Token: "t"})
+	if fault.CodeOf(err) != fault.CodeDomainExists || len(p.joined) > 0 {
+		t.Errorf("%v; joined %v", err, p.joined)
+	}
 }
 
 func TestADomainIsMadeServedAndFoundAgain(t *testing.T) {
