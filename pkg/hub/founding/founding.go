@@ -10,13 +10,14 @@
 //	CAs             root, issuing CA, CA for hubs
 //	trust           the first root and the first keyset
 //	certificates    the hub's, and the first operator's
-//	maker           made.json, for a domain beside another: with the log's first entry
+//	maker           made.json: who has it made, and the log's first entry
 //	log             its first entry; late, for a store that others use as well cannot
 //	                be taken back like a directory
-//	configuration   makes the directory a hub
+//	configuration   makes the directory a hub; without another domain's, made.json goes
 //
 // From the log on, the directory stays whatever happens: it has the only keys of a
-// domain whose name is taken then. Found and GoOn go on with it from made.json.
+// domain whose name is taken then. Found goes on with it from made.json when it is
+// called again as before, and GoOn does, whoever calls it.
 //
 // Found may be called for several directories at a time.
 package founding
@@ -24,7 +25,9 @@ package founding
 import (
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -88,7 +91,8 @@ type Drivers struct {
 	Store   string
 }
 
-// Maker is made.json. The same request with the same key may be repeated.
+// Maker is who has a domain made, in made.json. The same request with the same key may be
+// repeated.
 type Maker struct {
 	RequestID string `json:"requestId"`
 	Author    string `json:"author"`
@@ -156,17 +160,27 @@ func ReadMaker(dir string) (m *Maker, done bool, err error) {
 // finishTime bounds the last steps, which do not end with who asked for them.
 const finishTime = 10 * time.Second
 
+// maker is who has the domain made: without a Maker, whoever gives these options.
+func (o Options) maker() Maker {
+	if o.Maker != nil {
+		return *o.Maker
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %d %d %q", o.Domain, o.Hub, o.Listen, o.Address, o.RootKeys, o.RootThreshold, o.Config))
+	return Maker{Author: "meshhub init", Key: hex.EncodeToString(sum[:])}
+}
+
 // Found makes a domain in a directory that is absent or empty, and gives the pin of its
-// CA. One that was cut short for a Maker is gone on with, or is cleared if it is
-// another's and nothing of it is in the log. After an error, also when ctx ends, the
-// directory is as it was, unless the first entry may be in the log. CodeInitNotEmpty,
-// CodeInitIncomplete: the directory or the log is in use. CodeDomainExists: another
-// request made the domain, and was cut short; that is done now.
+// CA. One that was cut short is gone on with when it was begun with the same options. One
+// that was cut short for another Maker is cleared if nothing of it is in the log. After an
+// error, also when ctx ends, the directory is as it was, unless the first entry may be in
+// the log. CodeInitNotEmpty, CodeInitIncomplete: the directory or the log is in use.
+// CodeDomainExists: another request made the domain, and was cut short; that is done now.
 func Found(ctx context.Context, o Options) (pin string, err error) {
-	if made, cerr := cutShort(o.Dir); o.Maker != nil && cerr == nil {
-		if made.Maker == *o.Maker {
-			return goOn(ctx, o, made)
-		}
+	switch made, cerr := cutShort(o.Dir); {
+	case cerr != nil:
+	case made.Maker == o.maker():
+		return goOn(ctx, o, made)
+	case o.Maker != nil:
 		switch done, err := GoOn(ctx, o); {
 		case err != nil:
 			return "", err
@@ -174,6 +188,9 @@ func Found(ctx context.Context, o Options) (pin string, err error) {
 			return "", fault.New(fault.CodeDomainExists, "another request made domain %q, and was cut short", o.Domain)
 		}
 		hubdir.Clear(o.Dir, true)
+	default:
+		return "", fault.New(fault.CodeInitIncomplete, "%s holds a domain whose init was interrupted, and which was begun with other flags", o.Dir).
+			WithRemedy("Repeat the `meshhub init` that was interrupted, with the same flags: it goes on. Or move %s away, if %s has no entries of that domain.", o.Dir, o.Store)
 	}
 	made, err := hubdir.Claim(o.Dir)
 	if err != nil {
@@ -185,15 +202,31 @@ func Found(ctx context.Context, o Options) (pin string, err error) {
 			hubdir.Clear(o.Dir, made)
 		}
 	}()
-	for _, step := range []func(context.Context) error{g.makeKeys, g.makeCA, g.makeTrust, g.makeCredentials, g.makeLog, g.makeConfig} {
+	for _, step := range []func(context.Context) error{g.makeKeys, g.makeCA, g.makeTrust, g.makeCredentials, g.makeMade, g.makeLog, g.makeConfig} {
 		if err := ctx.Err(); err != nil && !g.begun {
 			return "", fault.New(fault.CodeCanceled, "interrupted; nothing was made: %w", err)
 		}
 		if err := step(ctx); err != nil {
+			if g.begun {
+				err = g.left(err)
+			}
 			return "", err
 		}
 	}
 	return g.authority.Pin(), nil
+}
+
+// left says how to go on after an error that leaves the directory.
+func (g *genesis) left(err error) error {
+	switch {
+	case g.Maker != nil:
+		return err // who asked knows
+	case fault.CodeOf(err) == fault.CodeInitNotEmpty:
+		return fault.New(fault.CodeInitNotEmpty, "%w; %s is of a domain that never began", err, g.Dir).
+			WithRemedy("Move %s away. Then add a hub to that domain with `meshhub join`, or give another --domain or --store.", g.Dir)
+	}
+	return fault.New(fault.CodeOf(err), "%w; %s stays, for the domain may have begun", err, g.Dir).
+		WithRemedy("Repeat the command with the same flags: it goes on. Keep %s: it has the domain's only keys.", g.Dir)
 }
 
 // resumed is the domain that was cut short in a directory, as made.json has it.
@@ -206,20 +239,21 @@ func resumed(o Options, made *madeFile) (*genesis, error) {
 }
 
 // goOn ends what was cut short in the directory. If another one has the log's first
-// entry, it is of no use, and goes.
+// entry, it is of no use; what was made beside a domain goes then, and what a person
+// has made is left to that one.
 func goOn(ctx context.Context, o Options, made *madeFile) (pin string, err error) {
 	g, err := resumed(o, made)
 	if err != nil {
 		return "", err
 	}
 	if err := g.makeLog(ctx); err != nil {
-		if fault.CodeOf(err) == fault.CodeInitNotEmpty {
+		if fault.CodeOf(err) == fault.CodeInitNotEmpty && o.Maker != nil {
 			hubdir.Clear(o.Dir, true)
 		}
-		return "", err
+		return "", g.left(err)
 	}
 	if err := g.makeConfig(ctx); err != nil {
-		return "", err
+		return "", g.left(err)
 	}
 	block, _ := pem.Decode(g.bundle)
 	if block == nil {
@@ -387,19 +421,23 @@ func (g *genesis) makeCredentials(ctx context.Context) error {
 	if _, err := credentials.Issue(ctx, g.authority, id, ca.Request{DNSNames: names, IPs: ips}, to); err != nil {
 		return err
 	}
-	if g.Maker != nil {
-		first, err := proto.MarshalOptions{Deterministic: true}.Marshal(g.first())
-		if err != nil {
-			return fault.New(fault.CodeInternal, "encode the first entry: %w", err)
-		}
-		data, err := json.Marshal(madeFile{Maker: *g.Maker, First: first})
-		if err != nil {
-			return fault.New(fault.CodeInternal, "encode who made the domain: %w", err)
-		}
-		return g.write(data, 0o600, hubdir.MakerFile)
+	if g.Maker == nil {
+		_, err = credentials.IssueOperator(ctx, g.authority, g.Domain, "admin", g.Address, g.path("admin"))
 	}
-	_, err = credentials.IssueOperator(ctx, g.authority, g.Domain, "admin", g.Address, g.path("admin"))
 	return err
+}
+
+// makeMade writes made.json.
+func (g *genesis) makeMade(context.Context) error {
+	first, err := proto.MarshalOptions{Deterministic: true}.Marshal(g.first())
+	if err != nil {
+		return fault.New(fault.CodeInternal, "encode the first entry: %w", err)
+	}
+	data, err := json.Marshal(madeFile{Maker: g.maker(), First: first})
+	if err != nil {
+		return fault.New(fault.CodeInternal, "encode who made the domain: %w", err)
+	}
+	return g.write(data, 0o600, hubdir.MakerFile)
 }
 
 // hostNames are what the hub's certificate names besides its SPIFFE ID, for
@@ -491,5 +529,9 @@ func (g *genesis) isFirst(ctx context.Context, l *store.Log) (bool, error) {
 
 // makeConfig makes the directory a hub.
 func (g *genesis) makeConfig(context.Context) error {
-	return g.write(g.Config, 0o600, hubdir.ConfigFile)
+	if err := g.write(g.Config, 0o600, hubdir.ConfigFile); err != nil || g.Maker != nil {
+		return err
+	}
+	_ = os.Remove(g.path(hubdir.MakerFile)) // nobody asks; it does no harm either
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -379,5 +380,78 @@ func TestADomainThatWasCutShortIsGoneOnWith(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("the directory is left (%v)", err)
+	}
+}
+
+// An init that was killed is gone on with by the same command, whether or not its first
+// entry is in the log; another command takes nothing from it.
+func TestAnInitThatWasCutShortIsGoneOnWith(t *testing.T) {
+	for _, begun := range []bool{false, true} {
+		d := newDrivers()
+		cut := filepath.Join(t.TempDir(), "cut")
+		o := d.options(filepath.Join(t.TempDir(), "hub"))
+		snapshot := func() {
+			if err := os.CopyFS(cut, os.DirFS(o.Dir)); err != nil {
+				t.Error(err)
+			}
+		}
+		log := d.log
+		if !begun {
+			log = memstore.New(memstore.Options{}) // what it writes is lost
+		}
+		o.OpenLog = func(ctx context.Context) (*store.Log, error) {
+			return store.Open(ctx, &storetest.Faults{Driver: log.Driver(), OnAppend: func(_ context.Context, _ store.Batch, next func() error) error {
+				defer snapshot()
+				return next()
+			}}, store.Options{})
+		}
+		pin, err := founding.Found(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(o.Dir, hubdir.MakerFile)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("made.json is left (%v)", err)
+		}
+		other := d.options(cut)
+		other.Listen = "127.0.0.1:1"
+		if _, err := founding.Found(t.Context(), other); fault.CodeOf(err) != fault.CodeInitIncomplete || !strings.Contains(fault.RemedyOf(err), "same flags") {
+			t.Errorf("begun %t, with other flags: %v (%s)", begun, err, fault.RemedyOf(err))
+		}
+		if again, err := founding.Found(t.Context(), d.options(cut)); err != nil || again != pin {
+			t.Errorf("begun %t: pin %s, want %s (%v)", begun, again, pin, err)
+		}
+		if n := len(d.entries(t)); n != 1 {
+			t.Errorf("begun %t: the log has %d entries", begun, n)
+		}
+		if _, err := founding.Found(t.Context(), d.options(cut)); fault.CodeOf(err) != fault.CodeInitNotEmpty {
+			t.Errorf("begun %t, once more: %v", begun, err)
+		}
+	}
+}
+
+// What a person has made stays when another domain has taken the log.
+func TestAnInitThatCameTooLateKeepsItsDirectory(t *testing.T) {
+	d := newDrivers()
+	cut := filepath.Join(t.TempDir(), "cut")
+	o := d.options(filepath.Join(t.TempDir(), "hub"))
+	o.OpenLog = func(ctx context.Context) (*store.Log, error) {
+		err := os.CopyFS(cut, os.DirFS(o.Dir))
+		if err != nil {
+			t.Error(err)
+		}
+		return store.Open(ctx, memstore.New(memstore.Options{}).Driver(), store.Options{})
+	}
+	if _, err := founding.Found(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := founding.Found(t.Context(), d.options(filepath.Join(t.TempDir(), "hub2"))); err != nil {
+		t.Fatal(err)
+	}
+	_, err := founding.Found(t.Context(), d.options(cut))
+	if fault.CodeOf(err) != fault.CodeInitNotEmpty || !strings.Contains(fault.RemedyOf(err), "Move "+cut+" away") {
+		t.Errorf("%v (%s)", err, fault.RemedyOf(err))
+	}
+	if _, err := os.Stat(filepath.Join(cut, "ca")); err != nil {
+		t.Errorf("the keys are gone: %v", err)
 	}
 }

@@ -99,6 +99,9 @@ func Remedy(dir string) string {
 	if err != nil || len(entries) == 0 || !leftBehind(entries) {
 		return "Check the path. `meshhub init --domain NAME --data DIR` makes a new hub with its configuration in DIR."
 	}
+	if _, err := os.Stat(filepath.Join(dir, MakerFile)); err == nil {
+		return "Repeat the `meshhub init` that was interrupted, with the same flags: it goes on."
+	}
 	if _, err := os.Stat(filepath.Join(dir, "store.db")); err != nil {
 		return fmt.Sprintf("If this is what an interrupted `meshhub init` left, move %s away and run `meshhub init --domain NAME --data %s`.", dir, dir)
 	}
