@@ -119,6 +119,9 @@ func (p *progress) timedOut(timeout time.Duration) error {
 	if n := p.last.GetNacked(); n > 0 {
 		refused = fmt.Sprintf("; %d refused it", n)
 	}
+	if p.last.GetAcked() == p.last.GetConcerned() {
+		refused = ", and the hub had not counted all"
+	}
 	return fault.New(fault.CodeWaitTimeout, "seq %d is committed, but after %s it is active on %d of %s%s",
 		p.version, timeout, p.last.GetAcked(), plural(int(p.last.GetConcerned()), "agent"), refused)
 }
