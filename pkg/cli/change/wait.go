@@ -106,7 +106,8 @@ func (p *progress) verdict() error {
 		return nil
 	}
 	p.refusals()
-	return fault.New(fault.CodePartial, "%d of %d agents refused seq %d and keep their previous generation", r.GetNacked(), r.GetConcerned(), p.version)
+	return fault.New(fault.CodePartial, "%d of %d agents refused seq %d and keep their previous generation", r.GetNacked(), r.GetConcerned(), p.version).
+		WithRemedy("`meshctl describe agent NAME` tells why; then correct the change, or `meshctl undo`.")
 }
 
 func (p *progress) timedOut(timeout time.Duration) error {
