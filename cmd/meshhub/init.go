@@ -111,14 +111,15 @@ func (o *initOptions) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	o.nextSteps(out, pin)
+	o.nextSteps(out, pin, url != "")
 	return nil
 }
 
 // address is where others reach the hub.
 func (o *initOptions) address() string { return cmp.Or(o.advertise, o.listen) }
 
-func (o *initOptions) nextSteps(out io.Writer, pin string) {
+// nextSteps says how to go on; shared: the log is in a store that other hubs reach.
+func (o *initOptions) nextSteps(out io.Writer, pin string, shared bool) {
 	reach := ""
 	if cliutil.Loopback(o.address()) {
 		reach = "\n     Only this machine reaches it at " + o.address() + ". For others, set listen in meshhub.yaml first."
@@ -150,4 +151,11 @@ Next:
 		filepath.Join(dir, "root", "root-*.key"), filepath.Join(dir, "ca", "root.key"),
 		filepath.Join(dir, "meshhub.yaml"), filepath.Join(dir, "admin", "context.yaml"), hub,
 		filepath.Join(dir, "keys", keyring.KeysetKey+".key"), filepath.Join(dir, "ca", hubdir.HubCA+".key"), reach)
+	if shared {
+		fmt.Fprintf(out, `  5. Add hubs, on their machines, which then take over when one is lost:
+       meshctl token create --hub --uses 2
+       meshhub join --hub %s --token TOKEN --ca-pin %s --data ./hub2
+     "meshctl get hubs" lists them, and "meshctl get domains -o wide" says who leads.
+`, hub, pin)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -473,6 +474,17 @@ func TestHubsAndDomainsAreListsInJSON(t *testing.T) {
 		"$.items[*].role": "leader\nfollower, drained\nsilent", "$.items[*].lag": "0\n2", "$.items[*].name": "hub1\nhub2\nhub3",
 	} {
 		prints(want, "get", "hubs", "-o", "jsonpath="+path)
+	}
+	h.hubs[1].AdmitsHubs = true
+	s.run(0, "get", "hubs", "-o", "wide")
+	var admits []string
+	for line := range strings.Lines(s.out.String()) {
+		if f := strings.Fields(line); len(f) > 0 {
+			admits = append(admits, f[0]+" "+f[len(f)-2]) // a key id is last
+		}
+	}
+	if want := []string{"NAME HUBS", "hub1 no", "hub2 yes", "hub3 -"}; !slices.Equal(admits, want) {
+		t.Errorf("admits hubs: %q, want %q", admits, want)
 	}
 	prints("follower, drained", "get", "hub", "hub2", "-o", "jsonpath=$.role")
 	prints("2", "describe", "hub", "hub2", "-o", "jsonpath=$.lag")

@@ -231,7 +231,7 @@ func shortHex(s string) string { return s[:min(len(s), 12)] }
 func (t tables) hubs(hubs []*adminv1.Hub) *cliutil.Listing {
 	l := &cliutil.Listing{Table: &cliutil.Table{Headings: []string{"NAME", "ADDRESS", "ROLE", "TERM", "SEQ", "LAG", "STREAMS", "UP", "BUILD", "PROBLEM"}}, Empty: "no hubs found"}
 	if t.wide {
-		l.Table.Headings = append(l.Table.Headings, "KEY")
+		l.Table.Headings = append(l.Table.Headings, "ADMITS HUBS", "KEY")
 	}
 	for _, h := range hubs {
 		role, seq, lag, streams := role(h), "", "", ""
@@ -241,7 +241,7 @@ func (t tables) hubs(hubs []*adminv1.Hub) *cliutil.Listing {
 		row := []string{h.GetName(), h.GetAddress(), role, strconv.FormatUint(h.GetTerm(), 10), seq, lag, streams,
 			cliutil.Ago(t.now, h.GetStartedAt().AsTime()), build(h.GetBuild()), brief(h.GetProblem())}
 		if t.wide {
-			row = append(row, h.GetKeyId())
+			row = append(row, admits(h), h.GetKeyId())
 		}
 		l.Table.Add(row...)
 		l.Items = append(l.Items, hubJSON(hubs, h))
@@ -274,6 +274,17 @@ func role(h *adminv1.Hub) string {
 		out += ", drained"
 	}
 	return out
+}
+
+// admits tells whether a hub has the keys that a further hub's join needs.
+func admits(h *adminv1.Hub) string {
+	switch {
+	case h.GetSeq() == 0:
+		return ""
+	case h.GetAdmitsHubs():
+		return "yes"
+	}
+	return "no"
 }
 
 // behind is how many entries of the log a hub has not read that another of them has.
