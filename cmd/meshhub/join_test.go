@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -66,20 +65,6 @@ func TestAJoinThatCannotWorkCostsNothing(t *testing.T) {
 	tokens, err := operator.Tokens(t.Context())
 	if err != nil || len(tokens) != 1 || tokens[0].GetUsed() != 0 {
 		t.Errorf("tokens afterwards: %v (%v)", tokens, err)
-	}
-}
-
-// A join has no flag for a request id: what goes on with one is the same command.
-func TestAJoinWithoutAnAnswerIsRepeatedAsItWas(t *testing.T) {
-	for _, code := range []fault.Code{fault.CodeTimeout, fault.CodeWriteUnknown, fault.CodeNotLeader} {
-		err := unanswered(fmt.Errorf("join through hub 10.0.0.1:8443: %w", fault.New(code, "no answer")))
-		if fix := fault.RemedyOf(err); fault.CodeOf(err) != code || strings.Contains(fix, "request id") || !strings.Contains(fix, "same command again") {
-			t.Errorf("%s (%v): %q", code, err, fix)
-		}
-	}
-	kept := fault.New(fault.CodeNoHubCA, "no hub that answers has the keys").WithRemedy("start hub1")
-	if err := unanswered(kept); fault.RemedyOf(err) != "start hub1" {
-		t.Errorf("a remedy that is better: %q", fault.RemedyOf(err))
 	}
 }
 
