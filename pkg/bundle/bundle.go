@@ -56,7 +56,7 @@ type Bundle struct {
 	Required []string
 	// Signer is the hub's key that signed the manifest, or vouches for it.
 	Signer trust.HubKey
-	// Issued is when the manifest was signed, by the hub's clock.
+	// Issued is when the manifest was signed, or what vouches for it, by the hub's clock.
 	Issued time.Time
 	// Trust is the caller's trust, brought up to date: keep it, and pass it to the
 	// next Open. It is the caller's own value if the bundle brought nothing new.
@@ -196,7 +196,9 @@ func verify(a *trust.Anchors, m *bundlev1.Bundle, now *time.Time) (*trustv1.Mani
 
 // vouched judges a manifest whose key has left the keyset (refused says so) by the
 // freshness statement of a newer key for the same content. That key's word is what
-// counts: the result has its point.
+// counts, and nothing that the manifest says: the result has point, time and
+// capabilities of the statement. Count and size are the manifest's; the content's digest,
+// which is the statement's too, leaves no choice of them.
 func vouched(a *trust.Anchors, m *bundlev1.Bundle, refused error, now *time.Time) (*trustv1.Manifest, trust.HubKey, error) {
 	var stated trustv1.Manifest
 	var claimed trustv1.Freshness
@@ -215,6 +217,9 @@ func vouched(a *trust.Anchors, m *bundlev1.Bundle, refused error, now *time.Time
 	if order := cmp.Or(cmp.Compare(fresh.GetEpoch(), stated.GetEpoch()), cmp.Compare(fresh.GetVersion(), stated.GetVersion())); !same || order < 0 {
 		return nil, signer, refused
 	}
-	stated.Epoch, stated.Version = fresh.GetEpoch(), fresh.GetVersion()
-	return &stated, signer, nil
+	return &trustv1.Manifest{
+		Domain: fresh.GetDomain(), View: fresh.GetView(), Epoch: fresh.GetEpoch(), Version: fresh.GetVersion(), Digest: fresh.GetDigest(),
+		Count: stated.GetCount(), TotalBytes: stated.GetTotalBytes(), RequiredCapabilities: fresh.GetRequiredCapabilities(),
+		IssuedAt: fresh.GetIssuedAt(), KeysetVersion: fresh.GetKeysetVersion(),
+	}, signer, nil
 }

@@ -3,6 +3,7 @@ package bundle_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -248,6 +249,29 @@ func TestAVouchCountsForTheSameContentOnly(t *testing.T) {
 		if b, err := bundle.Open(must(bundle.Encode(s)).Bytes(), w.anchors, epoch); err == nil || b != nil {
 			t.Errorf("vouched %s: accepted", name)
 		}
+	}
+}
+
+// Whoever has seen a freshness statement can put any manifest beside it: nothing of that
+// one counts.
+func TestAVouchedManifestSaysNothingByItself(t *testing.T) {
+	w := newWorld()
+	s := w.source(5)
+	s.Vouch = must(trust.SignFreshness(ctx, w.hub, &trustv1.Freshness{
+		Domain: domain, View: "view-1", Epoch: 3, Version: 9, Digest: s.Content.Root().Bytes(), IssuedAt: timestamppb.New(epoch), KeysetVersion: 1,
+		RequiredCapabilities: []string{"dsl/v1"},
+	}))
+	m := w.manifest(5, s.Content)
+	m.RequiredCapabilities, m.IssuedAt = []string{"evil/v1"}, timestamppb.New(epoch.AddDate(-20, 0, 0))
+	s.Manifest = must(trust.SignManifest(ctx, newSigner(), m))
+	b, err := bundle.Open(must(bundle.Encode(s)).Bytes(), w.anchors, epoch)
+	if err != nil || !slices.Equal(b.Required, []string{"dsl/v1"}) || !b.Issued.Equal(epoch) || b.Version != 9 {
+		t.Errorf("bundle %+v (%v), want what the statement says", b, err)
+	}
+	m.Count++
+	s.Manifest = must(trust.SignManifest(ctx, newSigner(), m))
+	if b, err := bundle.Open(must(bundle.Encode(s)).Bytes(), w.anchors, epoch); fault.CodeOf(err) != fault.CodeCountMismatch {
+		t.Errorf("another count: %+v (%v)", b, err)
 	}
 }
 

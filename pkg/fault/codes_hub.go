@@ -42,6 +42,7 @@ const (
 	CodeDomainExists     Code = "MK6063"
 	CodeNoDomainHost     Code = "MK6064"
 	CodeMakerSilent      Code = "MK6074"
+	CodeRootEnding       Code = "MK6075"
 	CodeHubDropped       Code = "MK6065"
 	CodeKeysetEnding     Code = "MK6066"
 	CodeRingSplit        Code = "MK6067"
@@ -98,6 +99,7 @@ var hubCodes = []Entry{
 	{CodeNoDomainHost, Invalid, "domain cannot host others", "Domains that were made with `meshctl domain create` are served by the hubs of another one; further ones are made there.", "Use the context of the domain that the hubs were initialised with (`meshctl context list`)."},
 	{CodeMakerSilent, Unavailable, "hub that made the domain does not answer", "A domain of that name is in the store, and none of the hubs that answer made it. The one that did has its keys, without which nobody goes on with it.", "Start the hub that does not answer, and repeat the `meshctl domain create` as it was printed; or choose another name."},
 	{CodeHubDropped, Denied, "hub was dropped", "The keyset lists no key of the hub whose certificate this is, or of the one whose issuing CA signed it: it was dropped (`meshctl key drop`). Or another hub has joined under its name and has its place. Such a certificate counts only if it was recorded in the log.", "A hub that is to come back joins again (`meshctl token create --hub --node NAME`, `meshhub join`). An operator gets another certificate on a hub's machine with `meshhub credentials issue`."},
+	{CodeRootEnding, Unavailable, "root of trust is about to expire", "The newest root metadata expires within 30 days. Agents refuse new content when it has expired; what is active stays active.", "Where the root keys are kept: `meshhub root rotate --data DIR --keep-keys`, then `meshctl trust publish --root FILE`."},
 	{CodeKeysetEnding, Unavailable, "keyset is about to expire", "A hub that holds the keyset key extends the keyset four months before it ends, whether it leads or not. None did: agents will refuse new content when it has expired.", "Start the hub that holds keys/keyset.key and look at its log for \"keyset not extended\"; without that key, see `meshhub root rotate --new-keyset-key`."},
 	{CodeRingSplit, Unavailable, "ring is split", "Another hub of the domain leads under a term that this hub's store does not have: they use different logs, as when a restore put the domain into another store and this hub was started with its old configuration. What this hub would write, no agent would take. It serves reads and streams, and writes nothing.", "Stop this hub, write the store that the other hub uses into its meshhub.yaml (store.driver, store.url), and start it again. See docs/runbooks/ring.md, \"The ring is split\"."},
 	{CodeInitNotEmpty, AlreadyExists, "directory is not empty", "`meshhub init` writes a new domain into an empty or absent directory and changes nothing else.", "Give another --data directory, or remove this one if it holds nothing you need."},

@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -435,6 +436,7 @@ type agent struct {
 	anchors  *trust.Anchors
 	content  *digest.Trie
 	active   *controlv1.ResumePoint
+	required []string // by active
 	accepted *controlv1.Accepted
 	signer   string
 	opened   int
@@ -510,6 +512,7 @@ func (a *agent) Update(_ context.Context, u *distribution.Update) {
 	}
 	a.content, a.signer = next, key.KeyID
 	a.active = &controlv1.ResumePoint{Epoch: m.GetEpoch(), Version: m.GetVersion(), Digest: m.GetDigest(), View: m.GetView()}
+	a.required = m.GetRequiredCapabilities()
 	a.client.Ack(&controlv1.Ack{Epoch: m.GetEpoch(), Version: m.GetVersion(), Digest: m.GetDigest()})
 	a.updates <- m
 }
@@ -517,8 +520,14 @@ func (a *agent) Update(_ context.Context, u *distribution.Update) {
 func (a *agent) Freshness(_ context.Context, env *trustv1.Envelope) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, _, err := a.anchors.VerifyFreshness(env, time.Now()); err != nil {
+	f, _, err := a.anchors.VerifyFreshness(env, time.Now())
+	if err != nil {
 		a.t.Errorf("freshness: %v", err)
+		return
+	}
+	// It may have to stand in for the manifest of the same content.
+	if bytes.Equal(f.GetDigest(), a.active.GetDigest()) && f.GetView() == a.active.GetView() && !slices.Equal(f.GetRequiredCapabilities(), a.required) {
+		a.t.Errorf("freshness requires %q, the manifest %q", f.GetRequiredCapabilities(), a.required)
 	}
 }
 

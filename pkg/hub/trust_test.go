@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/hubtest"
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
+	"github.com/meshkit/meshkit/pkg/observe"
 	"github.com/meshkit/meshkit/pkg/sign"
 	"github.com/meshkit/meshkit/pkg/trust"
 )
@@ -152,6 +154,38 @@ func TestARotationThatWasCutShortIsFinishedByTheNext(t *testing.T) {
 	if hubs := a.anchors.Hubs(); len(hubs) != 1 || hubs[0].KeyID != rotated.GetNewKeyId() || a.signer != rotated.GetNewKeyId() {
 		t.Errorf("the node knows %v and got a manifest of %s, want %s alone", hubs, a.signer, rotated.GetNewKeyId())
 	}
+}
+
+// The keys of the root are offline: people are told a month before.
+func TestARootThatEndsSoonIsAProblem(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	h := d.Start(t)
+	o := operate(t, h)
+	told := func() bool {
+		return slices.ContainsFunc(h.Problems(t.Context()), func(p observe.Problem) bool { return p.Code == fault.CodeRootEnding })
+	}
+	publish := func(ends time.Duration) {
+		t.Helper()
+		shown, err := o.trust.GetTrust(t.Context(), &adminv1.GetTrustRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots := shown.GetMetadata().GetRoots()
+		next, err := trust.RotateRoot(roots[len(roots)-1], trust.RootChange{Expires: time.Now().Add(ends)}, d.RootKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.trust.PublishTrust(t.Context(), &adminv1.PublishTrustRequest{Metadata: &trustv1.Metadata{Roots: [][]byte{next}}, Reason: "test"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if told() {
+		t.Error("told of a root that is good for a year")
+	}
+	publish(29 * 24 * time.Hour)
+	comesAbout(t, "the hub tells of the root's end", told)
+	publish(31 * 24 * time.Hour)
+	comesAbout(t, "it is well again", func() bool { return !told() })
 }
 
 func TestOlderMetadataIsRefused(t *testing.T) {

@@ -79,13 +79,13 @@ func seal(ctx context.Context, s *sign.Signer, payloadType string, m proto.Messa
 // VerifyManifest checks who signed a manifest and that it makes sense here and
 // now: one listed hub key signed these very bytes, the domain is ours, the
 // keyset that it refers to is not newer than ours, it was not issued more than
-// MaxSkew ahead of now, and the keyset has not expired at now. Whether it is
+// MaxSkew ahead of now, and neither keyset nor root has expired at now. Whether it is
 // newer than what is active is the caller's to judge. The HubKey is the signer.
 //
 // Codes: CodeEnvelopeInvalid, CodeUnknownKey, CodeDroppedKey (names the hub),
 // CodeBadSignature (names the hub), CodeTrustBehind (fetch trust metadata and
 // try again), CodeForeignDomain, CodeIssuedInFuture, CodeManifestInvalid,
-// CodeKeysetExpired, CodeNoKeyset.
+// CodeKeysetExpired, CodeRootExpired, CodeNoKeyset.
 func (a *Anchors) VerifyManifest(env *trustv1.Envelope, now time.Time) (*trustv1.Manifest, HubKey, error) {
 	m, hub, err := a.VerifyStored(env)
 	if err != nil {
@@ -214,6 +214,9 @@ func (a *Anchors) checkTimes(hub HubKey, issuedAt *timestamppb.Timestamp, now ti
 	if expires := a.keyset.meta.Signed.Expires; now.After(expires) {
 		return fault.New(fault.CodeKeysetExpired, "keyset version %d expired at %s, and it is %s here: nothing new is accepted from hub %q", a.keyset.version, stamp(expires), stamp(now), hub.Hub)
 	}
+	if r := a.root(); r.meta.Signed.IsExpired(now) {
+		return fault.New(fault.CodeRootExpired, "root version %d expired at %s, and it is %s here: nothing new is accepted from hub %q", r.version, stamp(r.meta.Signed.Expires), stamp(now), hub.Hub)
+	}
 	return nil
 }
 
@@ -269,19 +272,26 @@ func checkManifest(m *trustv1.Manifest) error {
 	if m.Count > maxCount || m.TotalBytes > maxTotalBytes || (m.Count == 0) != empty || (m.Count == 0) != (m.TotalBytes == 0) {
 		return fault.New(fault.CodeManifestInvalid, "manifest's count %d, total of %d bytes and digest %x do not go together", m.Count, m.TotalBytes, m.Digest)
 	}
-	if len(m.RequiredCapabilities) > maxCapabilities {
-		return fault.New(fault.CodeManifestInvalid, "manifest requires %d capabilities, more than %d", len(m.RequiredCapabilities), maxCapabilities)
+	return checkRequired(m.GetRequiredCapabilities())
+}
+
+func checkRequired(capabilities []string) error {
+	if len(capabilities) > maxCapabilities {
+		return fault.New(fault.CodeManifestInvalid, "%d capabilities are required, more than %d", len(capabilities), maxCapabilities)
 	}
-	for i, c := range m.RequiredCapabilities {
-		if c == "" || len(c) > maxCapability || i > 0 && m.RequiredCapabilities[i-1] >= c {
-			return fault.New(fault.CodeManifestInvalid, "manifest's required capabilities are not distinct, sorted and at most %d bytes each", maxCapability)
+	for i, c := range capabilities {
+		if c == "" || len(c) > maxCapability || i > 0 && capabilities[i-1] >= c {
+			return fault.New(fault.CodeManifestInvalid, "required capabilities are not distinct, sorted and at most %d bytes each", maxCapability)
 		}
 	}
 	return nil
 }
 
 func checkFreshness(f *trustv1.Freshness) error {
-	return checkStatement(f.GetView(), f.GetDigest(), f.GetIssuedAt())
+	if err := checkStatement(f.GetView(), f.GetDigest(), f.GetIssuedAt()); err != nil {
+		return err
+	}
+	return checkRequired(f.GetRequiredCapabilities())
 }
 
 func checkStatement(view string, digest []byte, issuedAt *timestamppb.Timestamp) error {

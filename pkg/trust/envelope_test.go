@@ -173,6 +173,21 @@ func TestExpiredKeysetRefusesNewAndKeepsOld(t *testing.T) {
 	}
 }
 
+func TestExpiredRootRefusesNewAndKeepsOld(t *testing.T) {
+	w := newWorld(t)
+	end := epoch.AddDate(0, 1, 0) // the keyset is good for longer
+	w.root = must(t)(trust.NewRoot(domain, w.rootKeys, 2, []*sign.Signer{w.keysetKey}, end))
+	a, env := w.anchors(t), signed(t, w.hub1, manifest(7))
+	if _, _, err := a.VerifyManifest(env, end.Add(-time.Second)); err != nil {
+		t.Errorf("before: %v", err)
+	}
+	_, _, err := a.VerifyManifest(env, end.Add(time.Second))
+	wantCode(t, "new manifest under an expired root", err, fault.CodeRootExpired)
+	if _, _, err := a.VerifyStored(env); err != nil {
+		t.Errorf("stored manifest under an expired root: %v", err)
+	}
+}
+
 func TestManifestOfAnotherDomainIsRefused(t *testing.T) {
 	w := newWorld(t)
 	m := manifest(7)

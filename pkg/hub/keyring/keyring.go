@@ -54,6 +54,9 @@ const (
 	KeysetLifetime = 365 * 24 * time.Hour
 	KeysetRenew    = 120 * 24 * time.Hour
 	KeysetOverdue  = 14 * 24 * time.Hour
+	// RootDue is how long before its end people are told to make the next root: its keys
+	// are offline.
+	RootDue = 30 * 24 * time.Hour
 )
 
 // Proposer appends entries to the log; *replica.Replica is one.
@@ -233,6 +236,9 @@ func (k *Keyring) Health(now time.Time) error {
 	}
 	if end := anchors.KeysetExpires(); end.Sub(now) < KeysetOverdue {
 		return fault.New(fault.CodeKeysetEnding, "the keyset expires at %s, and the hub that holds its key has not extended it", end.UTC().Format(time.RFC3339))
+	}
+	if end := anchors.Root().Expires; end.Sub(now) < RootDue {
+		return fault.New(fault.CodeRootEnding, "root version %d expires at %s", anchors.RootVersion(), end.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

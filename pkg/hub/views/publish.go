@@ -104,6 +104,7 @@ func (s *Set) fresh(ctx context.Context, a *activeView) error {
 	env, err := trust.SignFreshness(ctx, signer, &trustv1.Freshness{
 		Domain: s.opt.Domain, View: cur.View, Epoch: cur.Epoch, Version: cur.Version, Digest: root[:],
 		IssuedAt: timestamppb.New(s.opt.Now()), KeysetVersion: anchors.KeysetVersion(),
+		RequiredCapabilities: cur.Required,
 	})
 	if err != nil {
 		return err

@@ -42,7 +42,7 @@ type running struct {
 	cleanup []func()
 	// memory per stream, and what the allocator holds for it, in bytes; 0: not known.
 	memory, spans float64
-	turns  []turn
+	turns         []turn
 	// again starts another one of the same variant.
 	again func() (*running, error)
 }

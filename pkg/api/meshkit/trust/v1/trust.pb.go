@@ -293,8 +293,11 @@ type Freshness struct {
 	Digest        []byte                 `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
 	IssuedAt      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
 	KeysetVersion uint64                 `protobuf:"varint,7,opt,name=keyset_version,json=keysetVersion,proto3" json:"keyset_version,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// As in the manifest: for who judges the content by this statement alone, because
+	// the manifest's key has left the keyset.
+	RequiredCapabilities []string `protobuf:"bytes,8,rep,name=required_capabilities,json=requiredCapabilities,proto3" json:"required_capabilities,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Freshness) Reset() {
@@ -374,6 +377,13 @@ func (x *Freshness) GetKeysetVersion() uint64 {
 		return x.KeysetVersion
 	}
 	return 0
+}
+
+func (x *Freshness) GetRequiredCapabilities() []string {
+	if x != nil {
+		return x.RequiredCapabilities
+	}
+	return nil
 }
 
 // Metadata carries TUF metadata as signed JSON, byte for byte.
@@ -606,7 +616,7 @@ const file_meshkit_trust_v1_trust_proto_rawDesc = "" +
 	"\x15required_capabilities\x18\t \x03(\tR\x14requiredCapabilities\x127\n" +
 	"\tissued_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12%\n" +
-	"\x0ekeyset_version\x18\v \x01(\x04R\rkeysetVersion\"\xdf\x01\n" +
+	"\x0ekeyset_version\x18\v \x01(\x04R\rkeysetVersion\"\x94\x02\n" +
 	"\tFreshness\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x12\n" +
 	"\x04view\x18\x02 \x01(\tR\x04view\x12\x14\n" +
@@ -614,7 +624,8 @@ const file_meshkit_trust_v1_trust_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\fR\x06digest\x127\n" +
 	"\tissued_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12%\n" +
-	"\x0ekeyset_version\x18\a \x01(\x04R\rkeysetVersion\"U\n" +
+	"\x0ekeyset_version\x18\a \x01(\x04R\rkeysetVersion\x123\n" +
+	"\x15required_capabilities\x18\b \x03(\tR\x14requiredCapabilities\"U\n" +
 	"\bMetadata\x12\x14\n" +
 	"\x05roots\x18\x01 \x03(\fR\x05roots\x12\x16\n" +
 	"\x06keyset\x18\x02 \x01(\fR\x06keyset\x12\x1b\n" +
