@@ -292,7 +292,7 @@ func certified(t *testing.T, d *hubtest.Domain, n newcomer) *identityv1.AdmitHub
 		t.Fatal(err)
 	}
 	return &identityv1.AdmitHubRequest{
-		Join: n.JoinHubRequest, RequestId: n.GetRequestId(), CertificateChain: leafOf(t, d.Authority, n.GetHub(), n.GetCsr(), "localhost"),
+		Join: n.JoinHubRequest, RequestId: n.GetRequestId(), CertificateChain: leafOf(t, d.Authority, n.GetHub(), n.GetCsr(), "localhost", hubtest.Name),
 		IssuerChain: append([][]byte{issuer}, chain...),
 	}
 }
@@ -410,19 +410,19 @@ func TestTheLeaderChecksAJoinThatAnotherHubPrepared(t *testing.T) {
 		"no keyset":                            {func(r *identityv1.AdmitHubRequest) { r.Keyset, r.CaBundle = nil, nil }, fault.CodeKeysetMoved},
 		"another bundle":                       {func(r *identityv1.AdmitHubRequest) { r.CaBundle = hubtest.NewDomain(t).Authority.Bundle() }, fault.CodeCABundleMismatch},
 		"a certificate for another hub": {func(r *identityv1.AdmitHubRequest) {
-			r.CertificateChain = leafOf(t, d.Authority, "hub6", another.GetCsr(), "localhost")
+			r.CertificateChain = leafOf(t, d.Authority, "hub6", another.GetCsr(), "localhost", hubtest.Name)
 		}, fault.CodeJoinRefused},
 		"a certificate for another key": {func(r *identityv1.AdmitHubRequest) {
-			r.CertificateChain = leafOf(t, d.Authority, "hub4", joining(t, d, token, "hub4").GetCsr(), "localhost")
+			r.CertificateChain = leafOf(t, d.Authority, "hub4", joining(t, d, token, "hub4").GetCsr(), "localhost", hubtest.Name)
 		}, fault.CodeJoinRefused},
 		"a certificate with one more name": {func(r *identityv1.AdmitHubRequest) {
-			r.CertificateChain = leafOf(t, d.Authority, "hub4", n.GetCsr(), "localhost", "hub1")
+			r.CertificateChain = leafOf(t, d.Authority, "hub4", n.GetCsr(), "localhost", hubtest.Name, "hub1")
 		}, fault.CodeJoinRefused},
 		"a certificate of another domain's CA": {func(r *identityv1.AdmitHubRequest) {
-			r.CertificateChain = leafOf(t, hubtest.NewDomain(t).Authority, "hub4", n.GetCsr(), "localhost")
+			r.CertificateChain = leafOf(t, hubtest.NewDomain(t).Authority, "hub4", n.GetCsr(), "localhost", hubtest.Name)
 		}, fault.CodeJoinRefused},
 		"a certificate of a hub that is not listed": {func(r *identityv1.AdmitHubRequest) {
-			r.CertificateChain = leafOf(t, d.AuthorityOf(t, "hub8"), "hub4", n.GetCsr(), "localhost")
+			r.CertificateChain = leafOf(t, d.AuthorityOf(t, "hub8"), "hub4", n.GetCsr(), "localhost", hubtest.Name)
 		}, fault.CodeHubDropped},
 		"no certificate": {func(r *identityv1.AdmitHubRequest) { r.CertificateChain = nil }, fault.CodeJoinRefused},
 		"an issuing CA for another hub": {func(r *identityv1.AdmitHubRequest) {

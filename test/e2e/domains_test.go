@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -24,6 +26,25 @@ func repeated(t *testing.T, r harness.Result) []string {
 		t.Fatalf("no command to repeat is printed: exit %d\n%s", r.Code, r.Stderr)
 	}
 	return strings.Fields(found[1])
+}
+
+// plainly makes a TLS connection as any client does, with the domain for the host's name:
+// a port that serves several is told which one is meant.
+func plainly(t *testing.T, address, domain, bundle string) error {
+	t.Helper()
+	text, err := os.ReadFile(bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		t.Fatalf("%s holds no certificate", bundle)
+	}
+	conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: roots, ServerName: domain, MinVersion: tls.VersionTLS13})
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // halfJoined turns what a hub has of a domain into what a join leaves whose answer was
@@ -81,6 +102,13 @@ func TestADomainIsGoneOnWithAsItIsPrinted(t *testing.T) {
 	}
 	away.Start()
 	goesOn("the hub is back")
+	for _, h := range ring {
+		for domain, bundle := range map[string]string{"eu-north": c.Path("eu-north", "ca.pem"), "eu-west": c.Path("hub1", "ca", "root.pem")} {
+			if err := plainly(t, h.Address, domain, bundle); err != nil {
+				t.Errorf("a client that knows TLS and nothing of MeshKit, to %s on hub %s: %v", domain, h.Name, err)
+			}
+		}
+	}
 	if _, err := os.Stat(certificate); err != nil {
 		t.Errorf("the certificate is not in place: %v", err)
 	}

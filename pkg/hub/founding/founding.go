@@ -33,12 +33,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -50,6 +47,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/credentials"
 	"github.com/meshkit/meshkit/pkg/hub/hubdir"
+	"github.com/meshkit/meshkit/pkg/hub/join"
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
 	"github.com/meshkit/meshkit/pkg/hub/replica"
 	"github.com/meshkit/meshkit/pkg/identity"
@@ -416,7 +414,7 @@ func (g *genesis) makeCredentials(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	names, ips := hostNames(g.Listen, g.Address)
+	names, ips := join.HostNames(g.Domain, g.Listen, g.Address)
 	to := mtls.Files{Cert: g.path("tls", "hub.pem"), Key: g.path("tls", "hub.key"), CA: g.path("ca", "root.pem")}
 	if _, err := credentials.Issue(ctx, g.authority, id, ca.Request{DNSNames: names, IPs: ips}, to); err != nil {
 		return err
@@ -438,27 +436,6 @@ func (g *genesis) makeMade(context.Context) error {
 		return fault.New(fault.CodeInternal, "encode who made the domain: %w", err)
 	}
 	return g.write(data, 0o600, hubdir.MakerFile)
-}
-
-// hostNames are what the hub's certificate names besides its SPIFFE ID, for
-// clients that compare host names.
-func hostNames(addrs ...string) (names []string, ips []netip.Addr) {
-	seen := make(map[string]bool)
-	for _, addr := range append(addrs, "localhost:0", "127.0.0.1:0") {
-		host, _, err := net.SplitHostPort(addr)
-		if err != nil || host == "" || seen[host] {
-			continue
-		}
-		seen[host] = true
-		if ip, err := netip.ParseAddr(host); err == nil {
-			if !ip.IsUnspecified() {
-				ips = append(ips, ip.WithZone(""))
-			}
-			continue
-		}
-		names = append(names, strings.ToLower(host))
-	}
-	return names, ips
 }
 
 // makeLog writes the first entry of the log. Once that has begun it goes on without

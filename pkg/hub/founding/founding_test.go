@@ -98,7 +98,7 @@ func TestADomainIsMadeWithAllThatItsFirstHubNeeds(t *testing.T) {
 		a, _ := netip.AddrFromSlice(ip)
 		ips = append(ips, a.Unmap().String())
 	}
-	if !slices.Equal(leaf.DNSNames, []string{"hub1.example", "localhost"}) || !slices.Equal(ips, []string{"127.0.0.1"}) {
+	if !slices.Equal(leaf.DNSNames, []string{"localhost", "eu-west", "hub1.example"}) || !slices.Equal(ips, []string{"127.0.0.1"}) {
 		t.Errorf("it names %v and %v", leaf.DNSNames, ips)
 	}
 	operator, err := mtls.LoadFiles(credentials.OperatorFiles(filepath.Join(dir, "admin"), "admin"))

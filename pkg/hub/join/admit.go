@@ -74,7 +74,7 @@ func (s *Service) checkPrepared(req *hubRequest, in *identityv1.AdmitHubRequest)
 		return nil, fault.New(fault.CodeJoinRefused, "join of hub %s: %w", req.GetHub(), err)
 	}
 	now := time.Now()
-	names, ips := hostNames(req.GetAddress())
+	names, ips := HostNames(s.opt.Domain, req.GetAddress())
 	cert, err := ca.Verify(anchors.CABundle(), in.GetCertificateChain(), ca.Request{CSR: req.GetCsr(), ID: req.id, DNSNames: names, IPs: ips}, now)
 	if err != nil {
 		return refuse(err)

@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -133,7 +132,7 @@ func (s *Service) catchUp(ctx context.Context) {
 
 // admitHub makes what a hub gets that joins, and has the leader commit it.
 func (s *Service) admitHub(ctx context.Context, req *hubRequest) (*identityv1.JoinHubResponse, error) {
-	names, ips := hostNames(req.GetAddress())
+	names, ips := HostNames(s.opt.Domain, req.GetAddress())
 	cert, err := s.opt.Authority.Issue(ctx, ca.Request{CSR: req.GetCsr(), ID: req.id, DNSNames: names, IPs: ips})
 	if err != nil {
 		return nil, err
@@ -299,30 +298,4 @@ func keyOf(csr []byte) []byte {
 		return r.RawSubjectPublicKeyInfo
 	}
 	return csr
-}
-
-// hostNames are what a hub's certificate names besides its SPIFFE ID, for clients
-// that compare host names.
-func hostNames(address string) (names []string, ips []netip.Addr) {
-	names, ips = []string{"localhost"}, []netip.Addr{netip.MustParseAddr("127.0.0.1")}
-	host, _, _ := net.SplitHostPort(address)
-	ip, err := netip.ParseAddr(host)
-	switch {
-	case err == nil && !ip.IsUnspecified() && ip != ips[0]:
-		ips = append(ips, ip.WithZone(""))
-	case err != nil && !strings.EqualFold(host, "localhost"):
-		names = append(names, strings.ToLower(host))
-	}
-	return names, ips
-}
-
-// Addresses are those of a certificate, as a request for the next one names them.
-func Addresses(ips []net.IP) []netip.Addr {
-	var out []netip.Addr
-	for _, ip := range ips {
-		if a, ok := netip.AddrFromSlice(ip); ok {
-			out = append(out, a.Unmap())
-		}
-	}
-	return out
 }

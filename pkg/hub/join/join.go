@@ -16,6 +16,7 @@ import (
 	"crypto/subtle"
 	"crypto/x509"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -308,6 +309,9 @@ func (s *Service) Renew(ctx context.Context, in *identityv1.RenewRequest) (*iden
 	presented := access.Certificate(ctx)
 	if c.ID.Kind == identity.Hub && presented != nil {
 		issue.DNSNames, issue.IPs = presented.DNSNames, Addresses(presented.IPAddresses) // it goes on being reached there
+		if !slices.Contains(issue.DNSNames, s.opt.Domain) {
+			issue.DNSNames = append(slices.Clip(issue.DNSNames), s.opt.Domain)
+		}
 	}
 	cert, err := s.issueRenewed(ctx, issue, presented)
 	if err != nil {
@@ -330,7 +334,7 @@ func (s *Service) issueRenewed(ctx context.Context, issue ca.Request, presented 
 	if cur := s.opt.Replica.Current(); issue.ID.Kind == identity.Hub && presented != nil && cur != nil {
 		if h, ok := cur.State.Hub(issue.ID.Name); ok && !Names(presented, h.GetAddress()) {
 			moved := issue
-			moved.DNSNames, moved.IPs = hostNames(h.GetAddress())
+			moved.DNSNames, moved.IPs = HostNames(s.opt.Domain, h.GetAddress())
 			// A host that no certificate can name must not cost the hub its certificate.
 			if cert, err := s.opt.Authority.Issue(ctx, moved); err == nil {
 				return cert, nil
