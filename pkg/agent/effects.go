@@ -21,6 +21,7 @@ import (
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
@@ -163,8 +164,8 @@ func newBytes(from, b *bundle) (n int64) {
 }
 
 // version is b as the local streams carry it.
-func (b *bundle) version() distribution.Version {
-	return distribution.Version{
+func (b *bundle) version() feed.Version {
+	return feed.Version{
 		Epoch: b.point.Epoch, Version: b.point.Version, View: b.point.View, Trie: b.content.Trie,
 		Manifest: b.content.Manifest, Vouch: b.content.Vouch, Required: b.required, Traceparent: b.traceparent, At: time.Now(),
 	}

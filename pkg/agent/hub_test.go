@@ -31,6 +31,7 @@ import (
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
@@ -143,7 +144,7 @@ type testHub struct {
 	mu       sync.Mutex // guards all below
 	anchors  *trust.Anchors
 	keyset   []byte
-	feed     *distribution.Feed
+	feed     *feed.Feed
 	accepted *controlv1.Accepted
 	wakes    map[*hubSession]func()
 	stop     func()
@@ -168,7 +169,7 @@ func newHub(t testing.TB) *testHub {
 		t: t, ca: newCA(t), keys: [2]*sign.Signer{newSigner(t), newSigner(t)}, signer: newSigner(t),
 		acks: make(chan *controlv1.Ack, 100), nacks: make(chan *controlv1.Nack, 100),
 		joins: make(chan *identityv1.JoinRequest, 100), renew: make(chan struct{}, 100),
-		feed: distribution.NewFeed("view-1", distribution.FeedOptions{}), wakes: make(map[*hubSession]func()),
+		feed: feed.New("view-1", feed.Options{}), wakes: make(map[*hubSession]func()),
 		accepted: &controlv1.Accepted{Hub: "hub1", Domain: domain, View: "view-1", FreshnessInterval: durationpb.New(10 * time.Second)},
 	}
 	expires := time.Now().Add(24 * time.Hour)
@@ -321,7 +322,7 @@ func (h *testHub) publish(version uint64, t *digest.Trie) {
 
 func (h *testHub) publishSigned(version uint64, t *digest.Trie, signer *sign.Signer) {
 	h.t.Helper()
-	err := h.feed.Publish(distribution.Version{Epoch: 1, Version: version, View: "view-1", Trie: t, Manifest: h.manifest(version, t, signer), At: time.Now()})
+	err := h.feed.Publish(feed.Version{Epoch: 1, Version: version, View: "view-1", Trie: t, Manifest: h.manifest(version, t, signer), At: time.Now()})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ import (
 	relay "github.com/meshkit/meshkit/pkg/api/omnirelay/control"
 	mesh "github.com/meshkit/meshkit/pkg/api/omnirelay/mesh/control/v1"
 	"github.com/meshkit/meshkit/pkg/bundle"
-	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
@@ -169,7 +169,7 @@ func TestAnAgentDoesNotSendWhatItsClientCannotDo(t *testing.T) {
 	a := start(t, joined(t, h, "n1"))
 	v := content(map[string]int{"a": 1})
 	env := h.signed(h.signer, 1, v, func(m *trustv1.Manifest) { m.RequiredCapabilities = []string{"core/v1", "mirror/v1"} })
-	if err := h.feed.Publish(distribution.Version{Epoch: 1, Version: 1, View: "view-1", Trie: v, Manifest: env, At: time.Now()}); err != nil {
+	if err := h.feed.Publish(feed.Version{Epoch: 1, Version: 1, View: "view-1", Trie: v, Manifest: env, At: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	h.awaitAck(1, true)

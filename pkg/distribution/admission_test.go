@@ -9,6 +9,7 @@ import (
 	"time"
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/wire"
@@ -28,7 +29,7 @@ func nodeID(t *testing.T, name string) identity.ID {
 func TestReconnectStormIsAdmittedAtABoundedRate(t *testing.T) {
 	const nodes, perSecond, burst = 600, 50, 20
 	bubble(t, ServerConfig{AdmissionRate: perSecond, AdmissionBurst: burst}, func(t *testing.T, l *lab) {
-		l.publish(Point{1, 1}, trieOf(3, 100))
+		l.publish(feedtest.At(1, 1), feedtest.Trie(3, 100))
 		start := time.Now()
 		var all []*node
 		for i := range nodes {
@@ -83,7 +84,7 @@ func TestStreamLimitRefusesWithRetryInfo(t *testing.T) {
 
 func TestDrainSendsNodesElsewhereAndReturnsWhenAllAreGone(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		l.publish(Point{1, 1}, trieOf(3, 100))
+		l.publish(feedtest.At(1, 1), feedtest.Trie(3, 100))
 		var all []*node
 		for i := range 20 {
 			n := &node{name: fmt.Sprintf("n%03d", i)}

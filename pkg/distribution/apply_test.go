@@ -12,21 +12,19 @@ import (
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
+	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/wire"
 )
 
-func manifestFor(t *digest.Trie) *trustv1.Manifest {
-	root := t.Root()
-	return &trustv1.Manifest{Domain: testDomain, View: testView, Epoch: 1, Version: 2, Digest: root[:], Count: uint64(t.Len()), TotalBytes: uint64(t.Bytes())}
-}
-
 func TestApplyRefuses(t *testing.T) {
-	base := trieOf(5, 100)
-	want := base.Set(keyOf("r00001"), resourceAt("r00001", 1, 100))
+	base := feedtest.Trie(5, 100)
+	want := base.Set(feedtest.Key("r00001"), feedtest.Resource("r00001", 1, 100))
 	good := func() *Update {
-		return &Update{Base: base.Root(), Upserts: []*controlv1.Resource{{Key: keyOf("r00001"), Content: resourceAt("r00001", 1, 100)}}}
+		return &Update{Base: base.Root(), Upserts: []*controlv1.Resource{{Key: feedtest.Key("r00001"), Content: feedtest.Resource("r00001", 1, 100)}}}
 	}
-	if got, err := Apply(base, manifestFor(want), good(), Limits{}); err != nil || got.Root() != want.Root() {
+	if got, err := Apply(base, feedtest.Manifest(feedtest.At(1, 2), want), good(), Limits{}); err != nil || got.Root() != want.Root() {
 		t.Fatalf("the good update: %v", err)
 	}
 	for name, tc := range map[string]struct {
@@ -35,12 +33,12 @@ func TestApplyRefuses(t *testing.T) {
 		limits Limits
 		want   fault.Code
 	}{
-		"other base":         {base.Delete(keyOf("r00004")), nil, Limits{}, fault.CodeDeltaBase},
-		"content altered":    {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Content = resourceAt("r00001", 2, 100) }, Limits{}, fault.CodeDigestMismatch},
+		"other base":         {base.Delete(feedtest.Key("r00004")), nil, Limits{}, fault.CodeDeltaBase},
+		"content altered":    {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Content = feedtest.Resource("r00001", 2, 100) }, Limits{}, fault.CodeDigestMismatch},
 		"removal left out":   {base, func(_ *Update, m *trustv1.Manifest) { m.Count-- }, Limits{}, fault.CodeCountMismatch},
 		"bytes misstated":    {base, func(_ *Update, m *trustv1.Manifest) { m.TotalBytes++ }, Limits{}, fault.CodeCountMismatch},
 		"digest too short":   {base, func(_ *Update, m *trustv1.Manifest) { m.Digest = m.Digest[:5] }, Limits{}, fault.CodeMalformed},
-		"key of another":     {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Key = keyOf("r00002") }, Limits{}, fault.CodeKeyMismatch},
+		"key of another":     {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Key = feedtest.Key("r00002") }, Limits{}, fault.CodeKeyMismatch},
 		"key without parts":  {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Key = "Route" }, Limits{}, fault.CodeKeyMismatch},
 		"not JSON":           {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Content = []byte("x") }, Limits{}, fault.CodeMalformed},
 		"resource too large": {base, nil, Limits{ResourceBytes: 50}, fault.CodeContentTooLarge},
@@ -48,7 +46,7 @@ func TestApplyRefuses(t *testing.T) {
 		"too many bytes":     {base, nil, Limits{BundleBytes: 400}, fault.CodeBundleTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u, m := good(), manifestFor(want)
+			u, m := good(), feedtest.Manifest(feedtest.At(1, 2), want)
 			if tc.edit != nil {
 				tc.edit(u, m)
 			}
@@ -65,7 +63,7 @@ func TestApplyRefuses(t *testing.T) {
 }
 
 // receive decodes frames as a node does and joins them.
-func receive(frames []byteser, lim Limits) (*Update, error) {
+func receive(frames []*wire.Frame, lim Limits) (*Update, error) {
 	a := assembler{limits: lim.withDefaults()}
 	for i, f := range frames {
 		var m controlv1.StreamResponse
@@ -83,13 +81,16 @@ func receive(frames []byteser, lim Limits) (*Update, error) {
 	return nil, fmt.Errorf("not complete after %d chunks", len(frames))
 }
 
-type byteser interface{ Bytes() []byte }
-
-func framesOf(e *encoded) (out []byteser) {
-	for _, f := range e.frames {
-		out = append(out, f)
+// encoded gives the step from base to v, a snapshot unless delta.
+func encoded(v feed.Version, base *digest.Trie, delta bool, chunkBytes int) (*feed.Encoded, error) {
+	f := feed.New(v.View, feed.Options{ChunkBytes: chunkBytes})
+	if err := f.Publish(feedtest.Version(feedtest.At(v.Epoch, v.Version-1), base)); err != nil {
+		return nil, err
 	}
-	return out
+	if err := f.Publish(v); err != nil {
+		return nil, err
+	}
+	return f.Update(f.Published(), base.Root(), delta)
 }
 
 // TestEncodedUpdatesLeadToTheContent encodes random steps in random chunk sizes and
@@ -101,32 +102,32 @@ func TestEncodedUpdatesLeadToTheContent(t *testing.T) {
 			name := fmt.Sprintf("r%05d", i)
 			size := rapid.SampledFrom([]int{10, 400, 513, 3000}).Draw(t, "size")
 			if rapid.Bool().Draw(t, "before") {
-				from = from.Set(keyOf(name), resourceAt(name, 0, size))
+				from = from.Set(feedtest.Key(name), feedtest.Resource(name, 0, size))
 			}
 			if rapid.Bool().Draw(t, "after") {
-				to = to.Set(keyOf(name), resourceAt(name, rapid.IntRange(0, 1).Draw(t, "revision"), size))
+				to = to.Set(feedtest.Key(name), feedtest.Resource(name, rapid.IntRange(0, 1).Draw(t, "revision"), size))
 			}
 		}
 		delta, chunk := rapid.Bool().Draw(t, "delta"), rapid.SampledFrom([]int{100, 1000, 5000, 1 << 20}).Draw(t, "chunk")
-		v := versionOf(Point{1, 2}, to)
+		v := feedtest.Version(feedtest.At(1, 2), to)
 		v.Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-		e, err := encodeUpdate(&v, from, delta, chunk)
+		e, err := encoded(v, from, delta, chunk)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range e.frames {
-			if largest := 3000 + 512 + chunkEnvelope; f.Size() > max(chunk, largest) {
+		for _, f := range e.Frames {
+			if largest := 3000 + 512 + 32; f.Size() > max(chunk, largest) { // a chunk holds one resource, however large
 				t.Fatalf("a frame of %d bytes in chunks of %d", f.Size(), chunk)
 			}
 		}
-		u, err := receive(framesOf(e), Limits{})
+		u, err := receive(e.Frames, Limits{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if u.Snapshot != e.snapshot || u.Traceparent != v.Traceparent || !u.Snapshot && u.Base != from.Root() {
+		if u.Snapshot != e.Snapshot || u.Traceparent != v.Traceparent || !u.Snapshot && u.Base != from.Root() {
 			t.Fatalf("arrived as snapshot=%v base=%s", u.Snapshot, u.Base)
 		}
-		got, err := Apply(from, manifestFor(to), u, Limits{})
+		got, err := Apply(from, feedtest.Manifest(feedtest.At(1, 2), to), u, Limits{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +140,7 @@ func TestEncodedUpdatesLeadToTheContent(t *testing.T) {
 func TestAssemblerRefusesBrokenSequences(t *testing.T) {
 	manifest := &trustv1.Envelope{Payload: []byte("m")}
 	first := &controlv1.Update{Manifest: manifest, Chunks: 3}
-	resource := []*controlv1.Resource{{Key: keyOf("a"), Content: make([]byte, 100)}}
+	resource := []*controlv1.Resource{{Key: feedtest.Key("a"), Content: make([]byte, 100)}}
 	for name, tc := range map[string]struct {
 		chunks []*controlv1.Update
 		limits Limits
@@ -180,14 +181,14 @@ func TestAssemblerRefusesBrokenSequences(t *testing.T) {
 // FuzzFrame feeds arbitrary bytes to the path that a node takes with a message: it
 // must not panic, and what comes through must be within limits.
 func FuzzFrame(f *testing.F) {
-	base := trieOf(3, 50)
-	v := versionOf(Point{1, 2}, base.Delete(keyOf("r00001")).Set(keyOf("r00002"), resourceAt("r00002", 1, 50)))
+	base := feedtest.Trie(3, 50)
+	v := feedtest.Version(feedtest.At(1, 2), base.Delete(feedtest.Key("r00001")).Set(feedtest.Key("r00002"), feedtest.Resource("r00002", 1, 50)))
 	for _, delta := range []bool{true, false} {
-		e, err := encodeUpdate(&v, base, delta, 1<<20)
+		e, err := encoded(v, base, delta, 1<<20)
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(e.frames[0].Bytes(), e.frames[0].Bytes())
+		f.Add(e.Frames[0].Bytes(), e.Frames[0].Bytes())
 	}
 	lim := Limits{ResourceBytes: 1000, BundleBytes: 4000, Resources: 10}
 	f.Fuzz(func(t *testing.T, one, two []byte) {

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"testing"
 	"testing/synctest"
+
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
+	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 )
 
 // TestOnlyAServerThatGoesBackTakesItsNodesBack replaces the feed by one that is
@@ -12,18 +15,17 @@ func TestOnlyAServerThatGoesBackTakesItsNodesBack(t *testing.T) {
 	for _, back := range []bool{true, false} {
 		t.Run(fmt.Sprintf("back %v", back), func(t *testing.T) {
 			bubble(t, ServerConfig{Back: back}, func(t *testing.T, l *lab) {
-				older, newer := trieOf(3, 100), trieOf(4, 100)
-				l.publish(Point{1, 1}, older)
+				older, newer := feedtest.Trie(3, 100), feedtest.Trie(4, 100)
+				l.publish(feedtest.At(1, 1), older)
 				n := &node{name: "proxy", goesBack: true}
 				defer l.join(n)()
-				l.publish(Point{1, 2}, newer)
+				l.publish(feedtest.At(1, 2), newer)
 				synctest.Wait()
 				if n.root() != newer.Root() {
 					t.Fatal("the newer content did not come")
 				}
-				earlier := l.feed
-				l.feed = NewFeed(testView, FeedOptions{History: earlier.opts.History, Metrics: l.metrics})
-				l.publish(Point{1, 1}, older)
+				l.feed = feed.New(feedtest.View, feed.Options{History: l.history, Metrics: l.metrics.Feeds})
+				l.publish(feedtest.At(1, 1), older)
 				l.desk.change(func(o *Offer) { o.Feed = l.feed })
 				synctest.Wait()
 				want := newer
@@ -39,8 +41,8 @@ func TestOnlyAServerThatGoesBackTakesItsNodesBack(t *testing.T) {
 				if u := n.updates[len(n.updates)-1]; u.Snapshot {
 					t.Error("the way back is a snapshot, not a delta")
 				}
-				again := trieOf(5, 100)
-				l.publish(Point{1, 3}, again)
+				again := feedtest.Trie(5, 100)
+				l.publish(feedtest.At(1, 3), again)
 				synctest.Wait()
 				if n.root() != again.Root() {
 					t.Error("the node does not go on from where it went back to")

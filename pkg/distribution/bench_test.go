@@ -11,6 +11,8 @@ import (
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
+	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
 
@@ -22,9 +24,9 @@ func BenchmarkFanOut(b *testing.B) {
 		b.Run(fmt.Sprintf("streams=%d", streams), func(b *testing.B) {
 			l := newLab(b, ServerConfig{AdmissionRate: 1e6, AdmissionBurst: 1e6, MessageRate: 1e6, MessageBurst: 1e6})
 			defer l.stop()
-			tries := [2]*digest.Trie{trieOf(100, 1024)}
-			tries[1] = tries[0].Set(keyOf("r00001"), resourceAt("r00001", 1, 1024))
-			l.publish(Point{1, 1}, tries[0])
+			tries := [2]*digest.Trie{feedtest.Trie(100, 1024)}
+			tries[1] = tries[0].Set(feedtest.Key("r00001"), feedtest.Resource("r00001", 1, 1024))
+			l.publish(feedtest.At(1, 1), tries[0])
 			ctx, cancel := context.WithCancel(context.Background())
 			var readers sync.WaitGroup
 			got := make(chan struct{}, streams)
@@ -43,7 +45,7 @@ func BenchmarkFanOut(b *testing.B) {
 			version := uint64(1)
 			for b.Loop() {
 				version++
-				l.publish(Point{1, version}, tries[(version-1)%2])
+				l.publish(feedtest.At(1, version), tries[(version-1)%2])
 				for range streams {
 					<-got
 				}
@@ -59,13 +61,13 @@ func BenchmarkFanOut(b *testing.B) {
 }
 
 // ackAll acks each update with what the feed has now.
-func ackAll(s controlv1.ControlService_StreamClient, f *Feed, got chan<- struct{}) {
+func ackAll(s controlv1.ControlService_StreamClient, f *feed.Feed, got chan<- struct{}) {
 	for {
 		var frame wire.Frame // decoding is not what is measured
 		if err := s.RecvMsg(&frame); err != nil {
 			return
 		}
-		if b := frame.Bytes(); b[0] != fieldResponseUpdate<<3|2 {
+		if b := frame.Bytes(); b[0] != 2<<3|2 { // StreamResponse.update
 			continue
 		}
 		v, _ := f.Current()
@@ -112,40 +114,24 @@ func heap() uint64 {
 	return m.HeapInuse + m.StackInuse
 }
 
-// BenchmarkDelta encodes, decodes and applies a one-resource change of 10,000.
+// BenchmarkDelta decodes and applies a one-resource change of 10,000.
 func BenchmarkDelta(b *testing.B) {
-	from := trieOf(10_000, 1024)
-	to := from.Set(keyOf("r00001"), resourceAt("r00001", 1, 1024))
-	v := versionOf(Point{1, 2}, to)
-	m := manifestFor(to)
+	from := feedtest.Trie(10_000, 1024)
+	to := from.Set(feedtest.Key("r00001"), feedtest.Resource("r00001", 1, 1024))
+	v := feedtest.Version(feedtest.At(1, 2), to)
+	m := feedtest.Manifest(feedtest.At(1, 2), to)
+	e, err := encoded(v, from, true, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
 	b.ReportAllocs()
 	for b.Loop() {
-		e, err := encodeUpdate(&v, from, true, DefaultChunkBytes)
-		if err != nil {
-			b.Fatal(err)
-		}
-		u, err := receive(framesOf(e), Limits{})
+		u, err := receive(e.Frames, Limits{})
 		if err != nil {
 			b.Fatal(err)
 		}
 		if _, err := Apply(from, m, u, Limits{}); err != nil {
 			b.Fatal(err)
 		}
-	}
-}
-
-// BenchmarkSnapshot encodes a snapshot of 10,000 resources; own-B is what the frames
-// hold beside the content that they refer to.
-func BenchmarkSnapshot(b *testing.B) {
-	trie := trieOf(10_000, 1024)
-	v := versionOf(Point{1, 2}, trie)
-	b.ReportAllocs()
-	for b.Loop() {
-		e, err := encodeUpdate(&v, nil, false, DefaultChunkBytes)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.ReportMetric(float64(e.own), "own-B")
-		b.ReportMetric(float64(len(e.frames)), "chunks")
 	}
 }

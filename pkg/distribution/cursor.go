@@ -1,6 +1,9 @@
 package distribution
 
-import "github.com/meshkit/meshkit/pkg/digest"
+import (
+	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
+)
 
 // window is how many updates may be on their way to a node without an ack. The
 // first change goes at once; a node that is behind by this many gets the next one
@@ -16,8 +19,8 @@ type cursor struct {
 	base    digest.Hash
 	hasBase bool // false: only a snapshot helps
 
-	floor Point // the highest point that the node has or was sent: nothing below it is sent
-	acked Point // the highest point acked
+	floor feed.Point // the highest point that the node has or was sent: nothing below it is sent
+	acked feed.Point // the highest point acked
 
 	ackedDigest digest.Hash // content of the newest ack, or of the hello
 	hasAcked    bool
@@ -30,7 +33,7 @@ type cursor struct {
 
 // mark is an update on its way.
 type mark struct {
-	point    Point
+	point    feed.Point
 	digest   digest.Hash
 	snapshot bool
 }
@@ -47,7 +50,7 @@ const (
 )
 
 // resume sets the cursor to what a hello says. base: digest of the active content.
-func (c *cursor) resume(base digest.Hash, has bool, active, highest Point) {
+func (c *cursor) resume(base digest.Hash, has bool, active, highest feed.Point) {
 	c.base, c.hasBase = base, has
 	c.ackedDigest, c.hasAcked, c.acked = base, has, active
 	c.floor = highest
@@ -57,7 +60,7 @@ func (c *cursor) resume(base digest.Hash, has bool, active, highest Point) {
 }
 
 // next decides about the version at point with digest d.
-func (c *cursor) next(point Point, d digest.Hash) step {
+func (c *cursor) next(point feed.Point, d digest.Hash) step {
 	switch {
 	case !c.back && point.Compare(c.floor) < 0:
 		return stepMissing
@@ -72,14 +75,14 @@ func (c *cursor) next(point Point, d digest.Hash) step {
 }
 
 // sent records that an update to d at point is on its way.
-func (c *cursor) sent(point Point, d digest.Hash, snapshot bool) {
+func (c *cursor) sent(point feed.Point, d digest.Hash, snapshot bool) {
 	c.base, c.hasBase, c.floor, c.isHeld = d, true, point, false
 	c.flight = append(c.flight, mark{point: point, digest: d, snapshot: snapshot})
 }
 
 // ack takes a cumulative ack and tells whether it means anything: it names content
 // that the node was sent or came with, at or above the last ack.
-func (c *cursor) ack(point Point, d digest.Hash) bool {
+func (c *cursor) ack(point feed.Point, d digest.Hash) bool {
 	if !c.back && point.Compare(c.acked) < 0 {
 		return false
 	}
@@ -106,7 +109,7 @@ func (c *cursor) ack(point Point, d digest.Hash) bool {
 // nack takes a refusal and tells whether it is of something that the node was sent
 // or had acked. A refusal with resync is always heeded: a node that waits for a
 // snapshot takes nothing else. Only a refused snapshot is not followed by another.
-func (c *cursor) nack(point Point, d digest.Hash, resync bool) bool {
+func (c *cursor) nack(point feed.Point, d digest.Hash, resync bool) bool {
 	at := -1
 	for i, m := range c.flight {
 		// By point: the digest is what the manifest states, and that may be what is wrong.

@@ -6,6 +6,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
+	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 )
 
 func hashOf(n int) digest.Hash { return digest.Hash{byte(n + 1), byte((n + 1) >> 8)} }
@@ -32,13 +34,13 @@ type sentUpdate struct {
 }
 
 type report struct {
-	point  Point
+	point  feed.Point
 	digest digest.Hash
 	nack   bool
 	resync bool
 }
 
-func (p *pair) at() Point { return Point{1, p.version} }
+func (p *pair) at() feed.Point { return feedtest.At(1, p.version) }
 
 func (p *pair) publish(content int) {
 	p.version++
@@ -100,7 +102,7 @@ func TestCursorBringsTheNodeToTheNewestThatItTakes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := &pair{empty: true, refuses: map[digest.Hash]bool{hashOf(3): true, hashOf(4): true}}
 		p.publish(0)
-		last := Point{}
+		last := feed.Point{}
 		moves := rapid.SliceOfN(rapid.IntRange(0, 4), 1, 80).Draw(t, "moves")
 		for _, move := range moves {
 			switch move {
@@ -152,43 +154,43 @@ func TestCursorBringsTheNodeToTheNewestThatItTakes(t *testing.T) {
 
 func TestCursorIgnoresAcksOfWhatWasNotSent(t *testing.T) {
 	var c cursor
-	c.sent(Point{1, 1}, hashOf(1), true)
-	if c.ack(Point{9, 9}, hashOf(7)) {
+	c.sent(feedtest.At(1, 1), hashOf(1), true)
+	if c.ack(feedtest.At(9, 9), hashOf(7)) {
 		t.Error("took an ack of content that was never sent")
 	}
-	if !c.ack(Point{1, 1}, hashOf(1)) || c.ack(Point{1, 0}, hashOf(1)) {
+	if !c.ack(feedtest.At(1, 1), hashOf(1)) || c.ack(feedtest.At(1, 0), hashOf(1)) {
 		t.Error("an ack counts, an older one after it does not")
 	}
 }
 
 func TestCursorAfterARevertFollowsTheStatus(t *testing.T) {
 	var c cursor
-	c.resume(hashOf(1), true, Point{1, 1}, Point{1, 1})
-	c.sent(Point{1, 2}, hashOf(2), false)
-	c.ack(Point{1, 2}, hashOf(2))
-	if !c.nack(Point{1, 2}, hashOf(2), false) {
+	c.resume(hashOf(1), true, feedtest.At(1, 1), feedtest.At(1, 1))
+	c.sent(feedtest.At(1, 2), hashOf(2), false)
+	c.ack(feedtest.At(1, 2), hashOf(2))
+	if !c.nack(feedtest.At(1, 2), hashOf(2), false) {
 		t.Fatal("a revert of acked content is not heeded")
 	}
-	if got := c.next(Point{1, 2}, hashOf(2)); got != stepHeld {
+	if got := c.next(feedtest.At(1, 2), hashOf(2)); got != stepHeld {
 		t.Errorf("reverted content is %d, want held", got)
 	}
 	c.active(hashOf(1))
-	if c.next(Point{1, 3}, hashOf(3)) != stepSend || !c.hasBase || c.base != hashOf(1) {
+	if c.next(feedtest.At(1, 3), hashOf(3)) != stepSend || !c.hasBase || c.base != hashOf(1) {
 		t.Error("the next version is not a delta from what the node went back to")
 	}
 }
 
 func TestRefusedSnapshotIsNotFollowedByAnother(t *testing.T) {
 	var c cursor
-	c.resume(hashOf(1), true, Point{1, 1}, Point{1, 1})
-	c.sent(Point{1, 2}, hashOf(2), false)
-	c.nack(Point{1, 2}, hashOf(2), true)
-	if c.next(Point{1, 2}, hashOf(2)) != stepSend || c.hasBase {
+	c.resume(hashOf(1), true, feedtest.At(1, 1), feedtest.At(1, 1))
+	c.sent(feedtest.At(1, 2), hashOf(2), false)
+	c.nack(feedtest.At(1, 2), hashOf(2), true)
+	if c.next(feedtest.At(1, 2), hashOf(2)) != stepSend || c.hasBase {
 		t.Fatal("a delta that did not fit is not followed by a snapshot")
 	}
-	c.sent(Point{1, 2}, hashOf(2), true)
-	c.nack(Point{1, 2}, hashOf(2), true)
-	if got := c.next(Point{1, 2}, hashOf(2)); got != stepHeld {
+	c.sent(feedtest.At(1, 2), hashOf(2), true)
+	c.nack(feedtest.At(1, 2), hashOf(2), true)
+	if got := c.next(feedtest.At(1, 2), hashOf(2)); got != stepHeld {
 		t.Errorf("after a refused snapshot: %d, want held", got)
 	}
 }

@@ -1,9 +1,9 @@
 // Package distribution brings a view's versions to the nodes that should have
 // them, over the bidirectional stream of meshkit.control.v1 (docs/protocol.md).
 //
-//   - A Feed holds the published versions of one view: the current one, tries of
-//     earlier ones to compute deltas from, and the encoded frames, each made once
-//     and shared by all streams.
+//   - A feed (package feed) holds the published versions of one view: the current one,
+//     tries of earlier ones to compute deltas from, and the encoded frames, each made
+//     once and shared by all streams.
 //   - A Server serves streams: it knows for each only a cursor, never a queue, so
 //     a slow reader gets one coalesced delta when it is ready again. A Backend
 //     decides which feed a node follows; the hub has one, and so has an agent that
@@ -15,59 +15,24 @@
 // Order: (epoch, version), lexicographic. Nothing here ever sends, publishes or
 // applies content below what the other side already has.
 //
-// Feed, Server and Client are safe for concurrent use. The only goroutines
+// Server and Client are safe for concurrent use. The only goroutines
 // that outlive a call are those that write, while there is something to write;
 // Server.Close and the end of Client.Run wait for theirs.
 package distribution
 
 import (
-	"cmp"
 	"context"
-	"fmt"
 	"time"
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/identity"
 )
 
 // Protocol is the revision of the control protocol that this package speaks.
 const Protocol = "v1"
-
-// Point is a place in a domain's order of versions.
-type Point struct{ Epoch, Version uint64 }
-
-// Compare orders points: by epoch, then by version.
-func (p Point) Compare(q Point) int {
-	return cmp.Or(cmp.Compare(p.Epoch, q.Epoch), cmp.Compare(p.Version, q.Version))
-}
-
-// String is "epoch.version", as people see it.
-func (p Point) String() string { return fmt.Sprintf("%d.%d", p.Epoch, p.Version) }
-
-// Version is one published version of a view. It is not modified once published.
-type Version struct {
-	Epoch, Version uint64
-	// View is the id of the view class.
-	View string
-	// Trie is the content; its root is the digest that Manifest states.
-	Trie *digest.Trie
-	// Manifest is the signed manifest, passed on byte for byte.
-	Manifest *trustv1.Envelope
-	// Vouch is a freshness statement for the same content by a key of a newer keyset,
-	// for when the manifest's key has left it; nil: none.
-	Vouch *trustv1.Envelope
-	// Required lists the capabilities that a node needs for it, sorted.
-	Required []string
-	// Traceparent is the W3C trace context of the change, or "".
-	Traceparent string
-	// At is when the version was published, for propagation times.
-	At time.Time
-}
-
-// Point gives the version's place in the order.
-func (v Version) Point() Point { return Point{Epoch: v.Epoch, Version: v.Version} }
 
 // Peer is the other end of a stream.
 type Peer struct {
@@ -117,7 +82,7 @@ type Offer struct {
 	Accepted *controlv1.Accepted
 	// Feed is the view that the node follows; it may change at any time. Nil: nothing
 	// to send yet.
-	Feed *Feed
+	Feed *feed.Feed
 	// Trust is the trust metadata that manifests of Feed may need; nil: none.
 	Trust Trust
 }

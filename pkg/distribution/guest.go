@@ -150,4 +150,4 @@ func (g *Guest) Sent(kind string, bytes int) {
 }
 
 // Encoded counts one shared message that was encoded.
-func (g *Guest) Encoded(bytes int) { g.srv.cfg.Metrics.encoded(bytes) }
+func (g *Guest) Encoded(bytes int) { g.srv.cfg.Metrics.Feeds.Encoded(bytes) }

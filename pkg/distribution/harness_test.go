@@ -3,15 +3,14 @@ package distribution
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/local"
@@ -21,14 +20,13 @@ import (
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
+	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-const testView = "view-a"
-const testDomain = "test"
 
 // localConn gives an in-memory connection the address of a Unix socket, which is what
 // it stands for, so that gRPC's local credentials take it.
@@ -52,7 +50,8 @@ type lab struct {
 	t        testing.TB
 	server   *Server
 	metrics  *Metrics
-	feed     *Feed
+	history  *feed.History
+	feed     *feed.Feed
 	desk     *desk
 	listener *bufconn.Listener
 	stop     func()
@@ -60,9 +59,9 @@ type lab struct {
 
 func newLab(t testing.TB, cfg ServerConfig) *lab {
 	metrics := NewMetrics()
-	l := &lab{t: t, metrics: metrics, listener: bufconn.Listen(256 << 10)}
-	l.feed = NewFeed(testView, FeedOptions{Metrics: metrics})
-	l.desk = &desk{offer: Offer{Accepted: &controlv1.Accepted{Hub: "hub1", Domain: testDomain, View: testView}, Feed: l.feed}, visits: map[string]*visit{}}
+	l := &lab{t: t, metrics: metrics, history: feed.NewHistory(0, 0), listener: bufconn.Listen(256 << 10)}
+	l.feed = feed.New(feedtest.View, feed.Options{History: l.history, Metrics: metrics.Feeds})
+	l.desk = &desk{offer: Offer{Accepted: &controlv1.Accepted{Hub: "hub1", Domain: feedtest.Domain, View: feedtest.View}, Feed: l.feed}, visits: map[string]*visit{}}
 	cfg.Backend, cfg.Metrics = l.desk, metrics
 	if cfg.Identify == nil {
 		cfg.Identify = func(context.Context) (Peer, error) { return Peer{Address: "memory"}, nil }
@@ -219,7 +218,7 @@ type node struct {
 	mu           sync.Mutex // guards all below
 	trie         *digest.Trie
 	has          bool
-	at, highest  Point
+	at, highest  feed.Point
 	updates      []*Update
 	fresh        []*trustv1.Envelope
 	trusts       []*trustv1.Metadata
@@ -241,7 +240,7 @@ func (n *node) Hello() *controlv1.Hello {
 	h := &controlv1.Hello{Node: n.name, Highest: &controlv1.ResumePoint{Epoch: n.highest.Epoch, Version: n.highest.Version}}
 	if n.has {
 		root := n.trie.Root()
-		h.Resume = &controlv1.ResumePoint{Epoch: n.at.Epoch, Version: n.at.Version, Digest: root[:], View: testView}
+		h.Resume = &controlv1.ResumePoint{Epoch: n.at.Epoch, Version: n.at.Version, Digest: root[:], View: feedtest.View}
 	}
 	return h
 }
@@ -285,10 +284,10 @@ func (n *node) handle(u *Update) {
 	if err := proto.Unmarshal(u.Manifest.GetPayload(), &m); err != nil {
 		panic(err)
 	}
-	at := Point{m.GetEpoch(), m.GetVersion()}
+	at := feedtest.At(m.GetEpoch(), m.GetVersion())
 	nack := &controlv1.Nack{Epoch: at.Epoch, Version: at.Version, Digest: m.GetDigest()}
 	switch next, err := Apply(n.trie, &m, u, n.limits); {
-	case m.GetDomain() != testDomain:
+	case m.GetDomain() != feedtest.Domain:
 		nack.Message = "wrong domain"
 		n.client.Nack(nack)
 	case at.Compare(n.highest) < 0 && !n.goesBack:
@@ -364,51 +363,35 @@ func (l *lab) join(n *node) (leave func()) {
 	}
 }
 
-// resourceAt makes the content of a resource of about size bytes.
-func resourceAt(name string, revision, size int) []byte {
-	body := fmt.Sprintf(`{"apiVersion":"meshkit.dev/v1","kind":"Route","metadata":{"name":%q,"namespace":"default"},"spec":{"revision":%d`, name, revision)
-	return []byte(body + `,"pad":"` + strings.Repeat("x", max(0, size-len(body)-12)) + `"}}`)
-}
-
-func keyOf(name string) string { return "Route/default/" + name }
-
-// trieOf makes n resources of size bytes each.
-func trieOf(n, size int) *digest.Trie {
-	var t *digest.Trie
-	for i := range n {
-		name := fmt.Sprintf("r%05d", i)
-		t = t.Set(keyOf(name), resourceAt(name, 0, size))
-	}
-	return t
-}
-
-// versionOf makes a version with an unsigned manifest that states t.
-func versionOf(at Point, t *digest.Trie) Version {
-	root := t.Root()
-	payload, err := proto.Marshal(&trustv1.Manifest{
-		Domain: testDomain, View: testView, Epoch: at.Epoch, Version: at.Version,
-		Digest: root[:], Count: uint64(t.Len()), TotalBytes: uint64(t.Bytes()),
-	})
-	if err != nil {
-		panic(err)
-	}
-	return Version{Epoch: at.Epoch, Version: at.Version, View: testView, Trie: t, At: time.Now(),
-		Manifest: &trustv1.Envelope{Payload: payload, PayloadType: "application/vnd.meshkit.manifest.v1+protobuf"}}
-}
-
-func freshnessOf(at Point, root digest.Hash) *trustv1.Envelope {
-	payload, err := proto.Marshal(&trustv1.Freshness{Domain: testDomain, View: testView, Epoch: at.Epoch, Version: at.Version, Digest: root[:]})
-	if err != nil {
-		panic(err)
-	}
-	return &trustv1.Envelope{Payload: payload, PayloadType: "application/vnd.meshkit.freshness.v1+protobuf"}
-}
-
-func (l *lab) publish(at Point, t *digest.Trie) {
+func (l *lab) publish(at feed.Point, t *digest.Trie) {
 	l.t.Helper()
-	if err := l.feed.Publish(versionOf(at, t)); err != nil {
+	if err := l.feed.Publish(feedtest.Version(at, t)); err != nil {
 		l.t.Fatal(err)
 	}
+}
+
+// count adds up the counters of this name, of those with labels the ones with this value.
+func (l *lab) count(name, label string) (sum float64) {
+	l.t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(l.metrics.Collectors()...)
+	families, err := registry.Gather()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != "meshkit_control_"+name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			if len(m.GetLabel()) == 0 || m.GetLabel()[0].GetValue() == label {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+		return sum
+	}
+	l.t.Fatalf("no metric is named %s", name)
+	return 0
 }
 
 // bubble runs f with fake time; f's lab is stopped at its end.

@@ -7,6 +7,7 @@ import (
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
 )
@@ -88,8 +89,8 @@ func plain(s string, limit int) bool {
 }
 
 // pointOf gives a point's place in the order, and its content when it names one.
-func pointOf(p *controlv1.ResumePoint) (at Point, content digest.Hash, has bool) {
-	at = Point{Epoch: p.GetEpoch(), Version: p.GetVersion()}
+func pointOf(p *controlv1.ResumePoint) (at feed.Point, content digest.Hash, has bool) {
+	at = feed.Point{Epoch: p.GetEpoch(), Version: p.GetVersion()}
 	content, err := digest.HashOf(p.GetDigest())
 	return at, content, err == nil
 }

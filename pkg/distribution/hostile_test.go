@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
@@ -121,8 +122,8 @@ func TestHostileStreamHurtsOnlyItself(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-				trie := trieOf(10, 200)
-				l.publish(Point{1, 1}, trie)
+				trie := feedtest.Trie(10, 200)
+				l.publish(feedtest.At(1, 1), trie)
 				good := &node{name: "good"}
 				defer l.join(good)()
 				conn := l.conn()
@@ -133,8 +134,8 @@ func TestHostileStreamHurtsOnlyItself(t *testing.T) {
 				if !errors.Is(err, tc.want) {
 					t.Errorf("the bad stream ended with %v (%s), want %s", err, fault.CodeOf(err), tc.want)
 				}
-				next := trie.Delete(keyOf("r00001"))
-				l.publish(Point{1, 2}, next)
+				next := trie.Delete(feedtest.Key("r00001"))
+				l.publish(feedtest.At(1, 2), next)
 				synctest.Wait()
 				if good.root() != next.Root() {
 					t.Error("the good node did not get its change at once")
@@ -152,8 +153,8 @@ func TestHostileStreamHurtsOnlyItself(t *testing.T) {
 
 func TestStreamThatTakesNoBytesIsCut(t *testing.T) {
 	bubble(t, ServerConfig{StallTimeout: 5 * time.Second}, func(t *testing.T, l *lab) {
-		trie := trieOf(3000, 1024) // more than gRPC's windows take
-		l.publish(Point{1, 1}, trie)
+		trie := feedtest.Trie(3000, 1024) // more than gRPC's windows take
+		l.publish(feedtest.At(1, 1), trie)
 		conn := l.conn()
 		defer conn.Close()
 		_ = l.open(t.Context(), conn, &controlv1.Hello{Node: "stuck"}) // and never reads
@@ -163,8 +164,8 @@ func TestStreamThatTakesNoBytesIsCut(t *testing.T) {
 		if got := l.server.Streams(); got != 2 {
 			t.Fatalf("%d streams open, want 2", got)
 		}
-		next := trie.Delete(keyOf("r00001"))
-		l.publish(Point{1, 2}, next)
+		next := trie.Delete(feedtest.Key("r00001"))
+		l.publish(feedtest.At(1, 2), next)
 		synctest.Wait()
 		if good.root() != next.Root() {
 			t.Error("the good node waits for the stuck one")
@@ -184,8 +185,8 @@ func TestStreamThatTakesNoBytesIsCut(t *testing.T) {
 // get anything.
 func TestNodesThatTakeNoBytesHoldUpNoSender(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		trie := trieOf(3000, 1024) // more than gRPC's windows take
-		l.publish(Point{1, 1}, trie)
+		trie := feedtest.Trie(3000, 1024) // more than gRPC's windows take
+		l.publish(feedtest.At(1, 1), trie)
 		conns := make([]*grpc.ClientConn, 2*runtime.GOMAXPROCS(0)+1)
 		for i := range conns {
 			conns[i] = l.conn()
@@ -220,7 +221,7 @@ func TestNodesThatTakeNoBytesHoldUpNoSender(t *testing.T) {
 
 func TestNewestStreamOfANodeReplacesTheOlder(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		l.publish(Point{1, 1}, trieOf(3, 100))
+		l.publish(feedtest.At(1, 1), feedtest.Trie(3, 100))
 		conn := l.conn()
 		defer conn.Close()
 		first := l.open(t.Context(), conn, &controlv1.Hello{Node: "n1"})

@@ -1,22 +1,26 @@
 package distribution
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
 
-// Metrics are the collectors of feeds and servers. One Metrics serves any number
-// of both; register Collectors once.
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
+)
+
+// Metrics are the collectors of servers and of the feeds that they serve. One Metrics
+// serves any number of both; register Collectors once.
 type Metrics struct {
-	views         prometheus.Gauge
-	streams       prometheus.Gauge
-	framesEncoded prometheus.Counter
-	bytesEncoded  prometheus.Counter
-	framesSent    *prometheus.CounterVec
-	bytesSent     prometheus.Counter
-	coalesced     prometheus.Counter
-	updates       *prometheus.CounterVec
-	refused       *prometheus.CounterVec
-	admitted      prometheus.Counter
-	ended         *prometheus.CounterVec
-	received      *prometheus.CounterVec
+	// Feeds are for the feeds' options.
+	Feeds *feed.Metrics
+
+	streams    prometheus.Gauge
+	framesSent *prometheus.CounterVec
+	bytesSent  prometheus.Counter
+	coalesced  prometheus.Counter
+	updates    *prometheus.CounterVec
+	refused    *prometheus.CounterVec
+	admitted   prometheus.Counter
+	ended      *prometheus.CounterVec
+	received   *prometheus.CounterVec
 
 	// The counters of each message and update, looked up once.
 	sent, took        map[string]prometheus.Counter
@@ -32,22 +36,17 @@ func NewMetrics() *Metrics {
 	vec := func(name, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: name, Help: help}, []string{label})
 	}
-	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Subsystem: sub, Name: name, Help: help})
-	}
 	m := &Metrics{
-		views:         gauge("views", "Views with a feed."),
-		streams:       gauge("streams", "Open control streams."),
-		framesEncoded: counter("frames_encoded_total", "Frames encoded: one per view, base, version and chunk, whatever the number of streams."),
-		bytesEncoded:  counter("frame_bytes_encoded_total", "Bytes of the frames encoded."),
-		framesSent:    vec("messages_sent_total", "Messages sent to streams, by kind.", "kind"),
-		bytesSent:     counter("frame_bytes_sent_total", "Bytes of shared frames sent to streams."),
-		coalesced:     counter("coalesced_total", "Versions that a stream skipped because it was behind."),
-		updates:       vec("updates_total", "Updates sent to streams, by how: delta or snapshot.", "how"),
-		refused:       vec("refused_total", "Streams refused before they were served, by error code.", "code"),
-		admitted:      counter("admitted_total", "Streams admitted."),
-		ended:         vec("ended_total", "Streams that ended, by error code; empty when the node closed it in order.", "code"),
-		received:      vec("messages_received_total", "Messages received from nodes, by kind; ignored: an ack or nack of something that was not sent.", "kind"),
+		Feeds:      feed.NewMetrics(),
+		streams:    prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Subsystem: sub, Name: "streams", Help: "Open control streams."}),
+		framesSent: vec("messages_sent_total", "Messages sent to streams, by kind.", "kind"),
+		bytesSent:  counter("frame_bytes_sent_total", "Bytes of shared frames sent to streams."),
+		coalesced:  counter("coalesced_total", "Versions that a stream skipped because it was behind."),
+		updates:    vec("updates_total", "Updates sent to streams, by how: delta or snapshot.", "how"),
+		refused:    vec("refused_total", "Streams refused before they were served, by error code.", "code"),
+		admitted:   counter("admitted_total", "Streams admitted."),
+		ended:      vec("ended_total", "Streams that ended, by error code; empty when the node closed it in order.", "code"),
+		received:   vec("messages_received_total", "Messages received from nodes, by kind; ignored: an ack or nack of something that was not sent.", "kind"),
 	}
 	m.sent = byLabel(m.framesSent, "notice", "accepted", "trust", "update", "freshness")
 	m.deltas, m.snapshots = m.updates.WithLabelValues("delta"), m.updates.WithLabelValues("snapshot")
@@ -66,11 +65,6 @@ func byLabel(v *prometheus.CounterVec, values ...string) map[string]prometheus.C
 
 // Collectors gives what to register.
 func (m *Metrics) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.views, m.streams, m.framesEncoded, m.bytesEncoded, m.framesSent, m.bytesSent,
-		m.coalesced, m.updates, m.refused, m.admitted, m.ended, m.received}
-}
-
-func (m *Metrics) encoded(bytes int) {
-	m.framesEncoded.Inc()
-	m.bytesEncoded.Add(float64(bytes))
+	return append(m.Feeds.Collectors(), m.streams, m.framesSent, m.bytesSent,
+		m.coalesced, m.updates, m.refused, m.admitted, m.ended, m.received)
 }

@@ -13,6 +13,8 @@ import (
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
+	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 	"github.com/meshkit/meshkit/pkg/fault"
 )
 
@@ -28,8 +30,8 @@ func (k *keys) Metadata(root, keyset uint64) *trustv1.Metadata {
 func TestTrustMetadataComesBeforeTheManifestThatNeedsIt(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
 		l.desk.offer.Trust = &keys{root: 1, keyset: 1}
-		trie := trieOf(3, 100)
-		l.publish(Point{1, 1}, trie)
+		trie := feedtest.Trie(3, 100)
+		l.publish(feedtest.At(1, 1), trie)
 		n := &node{name: "n1"}
 		defer l.join(n)()
 		synctest.Wait()
@@ -37,7 +39,7 @@ func TestTrustMetadataComesBeforeTheManifestThatNeedsIt(t *testing.T) {
 		l.desk.mu.Lock()
 		l.desk.offer.Trust = &keys{root: 1, keyset: 2}
 		l.desk.mu.Unlock()
-		l.publish(Point{1, 2}, trie.Delete(keyOf("r00001")))
+		l.publish(feedtest.At(1, 2), trie.Delete(feedtest.Key("r00001")))
 		synctest.Wait()
 		if got := fmt.Sprint(n.log); got != "[accepted trust update trust update]" {
 			t.Errorf("got %s", got)
@@ -51,7 +53,7 @@ func TestTrustMetadataComesBeforeTheManifestThatNeedsIt(t *testing.T) {
 func TestTrustMetadataPassesASnapshotOnItsWay(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
 		l.desk.offer.Trust = &keys{root: 1, keyset: 1}
-		l.publish(Point{1, 1}, trieOf(8000, 1024)) // eight chunks
+		l.publish(feedtest.At(1, 1), feedtest.Trie(8000, 1024)) // eight chunks
 		conn := l.conn()
 		defer conn.Close()
 		s := l.open(t.Context(), conn, &controlv1.Hello{Node: "n1", RootVersion: 1, KeysetVersion: 1})
@@ -83,8 +85,8 @@ func TestTrustMetadataPassesASnapshotOnItsWay(t *testing.T) {
 
 func TestNodeAheadIsNeverServedOlderContent(t *testing.T) {
 	bubble(t, ServerConfig{BehindWait: 5 * time.Second, Hubs: func() []string { return []string{"hub2:1"} }}, func(t *testing.T, l *lab) {
-		l.publish(Point{3, 10}, trieOf(3, 100))
-		n := &node{name: "n1", trie: trieOf(2, 100), has: true, at: Point{3, 12}, highest: Point{4, 1}}
+		l.publish(feedtest.At(3, 10), feedtest.Trie(3, 100))
+		n := &node{name: "n1", trie: feedtest.Trie(2, 100), has: true, at: feedtest.At(3, 12), highest: feedtest.At(4, 1)}
 		leave := l.join(n)
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
@@ -100,13 +102,13 @@ func TestNodeAheadIsNeverServedOlderContent(t *testing.T) {
 
 func TestHubThatCatchesUpServesTheNodeThatWaited(t *testing.T) {
 	bubble(t, ServerConfig{BehindWait: 5 * time.Second}, func(t *testing.T, l *lab) {
-		n := &node{name: "n1", trie: trieOf(2, 100), has: true, at: Point{4, 1}, highest: Point{4, 1}}
+		n := &node{name: "n1", trie: feedtest.Trie(2, 100), has: true, at: feedtest.At(4, 1), highest: feedtest.At(4, 1)}
 		defer l.join(n)()
 		time.Sleep(4 * time.Second)
-		l.publish(Point{4, 2}, trieOf(3, 100))
+		l.publish(feedtest.At(4, 2), feedtest.Trie(3, 100))
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if n.root() != trieOf(3, 100).Root() || len(n.notices) != 0 {
+		if n.root() != feedtest.Trie(3, 100).Root() || len(n.notices) != 0 {
 			t.Errorf("the node was not served: %v", n.notices)
 		}
 	})
@@ -114,23 +116,23 @@ func TestHubThatCatchesUpServesTheNodeThatWaited(t *testing.T) {
 
 func TestMoveToAnotherViewIsADelta(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		history := NewHistory(0, 0)
-		l.feed = NewFeed(testView, FeedOptions{History: history, Metrics: l.metrics})
+		history := feed.NewHistory(0, 0)
+		l.feed = feed.New(feedtest.View, feed.Options{History: history, Metrics: l.metrics.Feeds})
 		l.desk.offer.Feed = l.feed
-		trie := trieOf(100, 1024)
-		l.publish(Point{1, 1}, trie)
+		trie := feedtest.Trie(100, 1024)
+		l.publish(feedtest.At(1, 1), trie)
 		n := &node{name: "n1"}
 		defer l.join(n)()
 		synctest.Wait()
-		narrow := NewFeed("view-b", FeedOptions{History: history, Metrics: l.metrics})
-		v := versionOf(Point{1, 2}, trie.Delete(keyOf("r00009")))
+		narrow := feed.New("view-b", feed.Options{History: history, Metrics: l.metrics.Feeds})
+		v := feedtest.Version(feedtest.At(1, 2), trie.Delete(feedtest.Key("r00009")))
 		v.View = "view-b"
 		if err := narrow.Publish(v); err != nil {
 			t.Fatal(err)
 		}
 		l.desk.change(func(o *Offer) {
 			o.Feed = narrow
-			o.Accepted = &controlv1.Accepted{Hub: "hub1", Domain: testDomain, View: "view-b"}
+			o.Accepted = &controlv1.Accepted{Hub: "hub1", Domain: feedtest.Domain, View: "view-b"}
 		})
 		synctest.Wait()
 		if got := fmt.Sprint(n.log); got != "[accepted update accepted update]" {
@@ -147,7 +149,7 @@ func TestMoveToAnotherViewIsADelta(t *testing.T) {
 
 func TestIdleStreamHasNoWriter(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		l.publish(Point{1, 1}, trieOf(3, 100))
+		l.publish(feedtest.At(1, 1), feedtest.Trie(3, 100))
 		n := &node{name: "n1"}
 		defer l.join(n)()
 		synctest.Wait()
@@ -164,7 +166,7 @@ func TestIdleStreamHasNoWriter(t *testing.T) {
 
 func TestSessionIsClosedOnceWithTheNodesReports(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		l.publish(Point{1, 1}, trieOf(3, 100))
+		l.publish(feedtest.At(1, 1), feedtest.Trie(3, 100))
 		n := &node{name: "n1"}
 		leave := l.join(n)
 		synctest.Wait()
@@ -202,7 +204,7 @@ func TestClientGoesToAnotherHubWhenOneIsGone(t *testing.T) {
 		one, two := newLab(t, ServerConfig{}), newLab(t, ServerConfig{})
 		defer two.stop()
 		for _, l := range []*lab{one, two} {
-			l.publish(Point{1, 1}, trieOf(3, 100))
+			l.publish(feedtest.At(1, 1), feedtest.Trie(3, 100))
 		}
 		n := &node{name: "n1"}
 		c, err := NewClient(ClientConfig{Hubs: []string{"one:1", "two:1"}, Handler: n, DialOptions: twoHubs(one, two)})
@@ -214,8 +216,8 @@ func TestClientGoesToAnotherHubWhenOneIsGone(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- c.Run(ctx) }()
 		one.stop()
-		next := trieOf(3, 100).Delete(keyOf("r00002"))
-		two.publish(Point{1, 2}, next)
+		next := feedtest.Trie(3, 100).Delete(feedtest.Key("r00002"))
+		two.publish(feedtest.At(1, 2), next)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
 		if n.root() != next.Root() {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/wire"
@@ -21,7 +22,7 @@ func certified(ctx context.Context) (Peer, error) {
 	if len(names) == 0 {
 		return Peer{Address: "memory"}, nil
 	}
-	id, err := identity.New(testDomain, identity.Node, names[0])
+	id, err := identity.New(feedtest.Domain, identity.Node, names[0])
 	return Peer{ID: id, Address: "memory"}, err
 }
 
@@ -29,8 +30,8 @@ func certified(ctx context.Context) (Peer, error) {
 // can: it is refused, and everyone else is admitted as if it were not there.
 func TestOneNodeCannotUseUpTheAdmissionOfOthers(t *testing.T) {
 	bubble(t, ServerConfig{AdmissionRate: 50, AdmissionBurst: 40, MaxStreams: 30, Identify: certified}, func(t *testing.T, l *lab) {
-		trie := trieOf(3, 100)
-		l.publish(Point{1, 1}, trie)
+		trie := feedtest.Trie(3, 100)
+		l.publish(feedtest.At(1, 1), trie)
 		conn := l.conn()
 		defer conn.Close()
 		ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(t.Context(), "test-certificate", "evil"))

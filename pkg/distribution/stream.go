@@ -11,6 +11,7 @@ import (
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 )
 
@@ -182,7 +183,7 @@ func (st *stream) take(m *controlv1.StreamRequest) error {
 		if err != nil {
 			return fault.New(fault.CodeNodeMessage, "ack: %w", err)
 		}
-		if !st.acked(Point{m.Ack.GetEpoch(), m.Ack.GetVersion()}, d) {
+		if !st.acked(feed.Point{Epoch: m.Ack.GetEpoch(), Version: m.Ack.GetVersion()}, d) {
 			took["ignored"].Inc()
 			return nil
 		}
@@ -199,7 +200,7 @@ func (st *stream) take(m *controlv1.StreamRequest) error {
 		if m.Nack.GetResync() && !st.resync.Allow() {
 			return fault.New(fault.CodeFlood, "node %s asks for snapshots too often", st.node)
 		}
-		if !st.nacked(Point{m.Nack.GetEpoch(), m.Nack.GetVersion()}, d, m.Nack.GetResync()) {
+		if !st.nacked(feed.Point{Epoch: m.Nack.GetEpoch(), Version: m.Nack.GetVersion()}, d, m.Nack.GetResync()) {
 			took["ignored"].Inc()
 			return nil
 		}
@@ -225,7 +226,7 @@ func (st *stream) take(m *controlv1.StreamRequest) error {
 }
 
 // acked moves the cursor and wakes the writer when it waits for room.
-func (st *stream) acked(at Point, d digest.Hash) bool {
+func (st *stream) acked(at feed.Point, d digest.Hash) bool {
 	st.mu.Lock()
 	ok := st.cursor.ack(at, d)
 	wake := ok && st.waiting
@@ -237,7 +238,7 @@ func (st *stream) acked(at Point, d digest.Hash) bool {
 	return ok
 }
 
-func (st *stream) nacked(at Point, d digest.Hash, resync bool) bool {
+func (st *stream) nacked(at feed.Point, d digest.Hash, resync bool) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.cursor.nack(at, d, resync)

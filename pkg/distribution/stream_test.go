@@ -5,16 +5,16 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/protobuf/proto"
 
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
+	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 )
 
 func TestEncodedOnceForTwoHundredStreams(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		base := trieOf(100, 1024)
-		l.publish(Point{1, 1}, base)
+		base := feedtest.Trie(100, 1024)
+		l.publish(feedtest.At(1, 1), base)
 		var nodes []*node
 		for i := range 200 {
 			n := &node{name: fmt.Sprintf("n%03d", i)}
@@ -22,8 +22,8 @@ func TestEncodedOnceForTwoHundredStreams(t *testing.T) {
 			nodes = append(nodes, n)
 		}
 		synctest.Wait()
-		next := base.Set(keyOf("r00007"), resourceAt("r00007", 1, 1024))
-		l.publish(Point{1, 2}, next)
+		next := base.Set(feedtest.Key("r00007"), feedtest.Resource("r00007", 1, 1024))
+		l.publish(feedtest.At(1, 2), next)
 		synctest.Wait()
 		for _, n := range nodes {
 			if n.root() != next.Root() {
@@ -31,10 +31,10 @@ func TestEncodedOnceForTwoHundredStreams(t *testing.T) {
 			}
 		}
 		// Two pairs: (nothing, 1.1) as one chunk, and (1.1, 1.2).
-		if got := testutil.ToFloat64(l.metrics.framesEncoded); got != 2 {
+		if got := l.count("frames_encoded_total", ""); got != 2 {
 			t.Errorf("%v frames encoded for 200 streams, want 2", got)
 		}
-		if got := testutil.ToFloat64(l.metrics.framesSent.WithLabelValues("update")); got != 400 {
+		if got := l.count("messages_sent_total", "update"); got != 400 {
 			t.Errorf("%v updates sent, want 400", got)
 		}
 	})
@@ -56,15 +56,15 @@ func (n *node) snapshotsAndDeltas() (snapshots, deltas int) {
 
 func TestResumeByDelta(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		trie := trieOf(100, 1024)
-		l.publish(Point{1, 1}, trie)
+		trie := feedtest.Trie(100, 1024)
+		l.publish(feedtest.At(1, 1), trie)
 		n := &node{name: "n1"}
 		leave := l.join(n)
 		synctest.Wait()
 		leave()
 		for v := range 10 {
-			trie = trie.Set(keyOf("r00001"), resourceAt("r00001", v+1, 1024))
-			l.publish(Point{1, uint64(v) + 2}, trie)
+			trie = trie.Set(feedtest.Key("r00001"), feedtest.Resource("r00001", v+1, 1024))
+			l.publish(feedtest.At(1, uint64(v)+2), trie)
 		}
 		defer l.join(n)()
 		synctest.Wait()
@@ -82,8 +82,8 @@ func TestResumeByDelta(t *testing.T) {
 
 func TestResumeFromForgottenBaseBySnapshot(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		n := &node{name: "n1", trie: trieOf(3, 100).Set(keyOf("other"), resourceAt("other", 1, 100)), has: true, at: Point{1, 1}, highest: Point{1, 1}}
-		l.publish(Point{1, 5}, trieOf(3, 100))
+		n := &node{name: "n1", trie: feedtest.Trie(3, 100).Set(feedtest.Key("other"), feedtest.Resource("other", 1, 100)), has: true, at: feedtest.At(1, 1), highest: feedtest.At(1, 1)}
+		l.publish(feedtest.At(1, 5), feedtest.Trie(3, 100))
 		defer l.join(n)()
 		synctest.Wait()
 		if s, d := n.snapshotsAndDeltas(); s != 1 || d != 0 {
@@ -94,11 +94,11 @@ func TestResumeFromForgottenBaseBySnapshot(t *testing.T) {
 
 func TestUpToDateNodeGetsNoContent(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		trie := trieOf(3, 100)
-		n := &node{name: "n1", trie: trie, has: true, at: Point{1, 1}, highest: Point{1, 1}}
-		l.publish(Point{1, 1}, trie)
-		l.publish(Point{2, 9}, trie) // the version moves, the content does not
-		if err := l.feed.Freshness(freshnessOf(Point{2, 9}, trie.Root())); err != nil {
+		trie := feedtest.Trie(3, 100)
+		n := &node{name: "n1", trie: trie, has: true, at: feedtest.At(1, 1), highest: feedtest.At(1, 1)}
+		l.publish(feedtest.At(1, 1), trie)
+		l.publish(feedtest.At(2, 9), trie) // the version moves, the content does not
+		if err := l.feed.Freshness(feedtest.Freshness(feedtest.At(2, 9), trie.Root())); err != nil {
 			t.Fatal(err)
 		}
 		defer l.join(n)()
@@ -111,16 +111,16 @@ func TestUpToDateNodeGetsNoContent(t *testing.T) {
 
 func TestSlowReaderIsCoalesced(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		trie := trieOf(200, 1024)
-		l.publish(Point{1, 1}, trie)
+		trie := feedtest.Trie(200, 1024)
+		l.publish(feedtest.At(1, 1), trie)
 		fast, slow := &node{name: "fast"}, &node{name: "slow"}
 		defer l.join(fast)()
 		defer l.join(slow)()
 		synctest.Wait()
 		slow.with(func() { slow.silent = true })
 		for v := range 100 {
-			trie = trie.Set(keyOf("r00001"), resourceAt("r00001", v+1, 1024))
-			l.publish(Point{1, uint64(v) + 2}, trie)
+			trie = trie.Set(feedtest.Key("r00001"), feedtest.Resource("r00001", v+1, 1024))
+			l.publish(feedtest.At(1, uint64(v)+2), trie)
 			synctest.Wait()
 		}
 		if got := len(slow.updates) - 1; got != window {
@@ -145,7 +145,7 @@ func TestSlowReaderIsCoalesced(t *testing.T) {
 			t.Errorf("100 changes cost the slow node %.1f %% of 100 frames, want at most 12 %%", 100*share)
 		}
 		t.Logf("slow node: %d bytes, %.1f %% of 100 frames", bytes(slow), 100*share)
-		if got := testutil.ToFloat64(l.metrics.coalesced); got < 90 {
+		if got := l.count("coalesced_total", ""); got < 90 {
 			t.Errorf("%v versions counted as coalesced, want at least 90", got)
 		}
 	})
@@ -153,15 +153,15 @@ func TestSlowReaderIsCoalesced(t *testing.T) {
 
 func TestAckOpensTheWindowForTheNewestOnly(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		trie := trieOf(20, 64)
-		l.publish(Point{1, 1}, trie)
+		trie := feedtest.Trie(20, 64)
+		l.publish(feedtest.At(1, 1), trie)
 		n := &node{name: "n1"}
 		defer l.join(n)()
 		synctest.Wait()
 		n.with(func() { n.silent = true })
 		for v := range 20 {
-			trie = trie.Set(keyOf(fmt.Sprintf("r%05d", v)), resourceAt(fmt.Sprintf("r%05d", v), 1, 64))
-			l.publish(Point{1, uint64(v) + 2}, trie)
+			trie = trie.Set(feedtest.Key(fmt.Sprintf("r%05d", v)), feedtest.Resource(fmt.Sprintf("r%05d", v), 1, 64))
+			l.publish(feedtest.At(1, uint64(v)+2), trie)
 			synctest.Wait()
 		}
 		n.comeToItsSenses()
@@ -177,12 +177,12 @@ func TestAckOpensTheWindowForTheNewestOnly(t *testing.T) {
 
 func TestRefusedContentIsHeldUntilItChanges(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		good := trieOf(10, 200)
-		l.publish(Point{1, 1}, good)
+		good := feedtest.Trie(10, 200)
+		l.publish(feedtest.At(1, 1), good)
 		n := &node{name: "n1"}
 		defer l.join(n)()
 		synctest.Wait()
-		foreign := versionOf(Point{1, 2}, good.Delete(keyOf("r00001")))
+		foreign := feedtest.Version(feedtest.At(1, 2), good.Delete(feedtest.Key("r00001")))
 		var m trustv1.Manifest
 		if err := proto.Unmarshal(foreign.Manifest.Payload, &m); err != nil {
 			t.Fatal(err)
@@ -193,7 +193,7 @@ func TestRefusedContentIsHeldUntilItChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 50 { // each of these wakes the stream
-			if err := l.feed.Freshness(freshnessOf(Point{1, 2}, foreign.Trie.Root())); err != nil {
+			if err := l.feed.Freshness(feedtest.Freshness(feedtest.At(1, 2), foreign.Trie.Root())); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
@@ -204,8 +204,8 @@ func TestRefusedContentIsHeldUntilItChanges(t *testing.T) {
 		if got := l.desk.visit("n1").nacks; len(got) != 1 || got[0].GetMessage() != "wrong domain" {
 			t.Errorf("the backend heard %v, want one nack", got)
 		}
-		next := good.Set(keyOf("r00002"), resourceAt("r00002", 7, 200))
-		l.publish(Point{1, 3}, next)
+		next := good.Set(feedtest.Key("r00002"), feedtest.Resource("r00002", 7, 200))
+		l.publish(feedtest.At(1, 3), next)
 		synctest.Wait()
 		if n.root() != next.Root() {
 			t.Error("the node did not get the next version")
@@ -218,13 +218,13 @@ func TestRefusedContentIsHeldUntilItChanges(t *testing.T) {
 
 func TestLyingManifestIsAnsweredByOneSnapshotThenHeld(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		good := trieOf(10, 200)
-		l.publish(Point{1, 1}, good)
+		good := feedtest.Trie(10, 200)
+		l.publish(feedtest.At(1, 1), good)
 		n := &node{name: "n1"}
 		defer l.join(n)()
 		synctest.Wait()
-		lie := versionOf(Point{1, 2}, good.Delete(keyOf("r00001")))
-		lie.Manifest = versionOf(Point{1, 2}, good.Delete(keyOf("r00002")).Set(keyOf("r00003"), resourceAt("r00003", 1, 200))).Manifest
+		lie := feedtest.Version(feedtest.At(1, 2), good.Delete(feedtest.Key("r00001")))
+		lie.Manifest = feedtest.Version(feedtest.At(1, 2), good.Delete(feedtest.Key("r00002")).Set(feedtest.Key("r00003"), feedtest.Resource("r00003", 1, 200))).Manifest
 		// The manifest's digest is not the content's; the nack names the manifest's.
 		if err := l.feed.Publish(lie); err != nil {
 			t.Fatal(err)
@@ -236,8 +236,8 @@ func TestLyingManifestIsAnsweredByOneSnapshotThenHeld(t *testing.T) {
 		if got := len(n.updates) - 1; got > 2 {
 			t.Errorf("%d updates sent for a version that never fits, want at most a delta and a snapshot", got)
 		}
-		next := good.Set(keyOf("r00002"), resourceAt("r00002", 7, 200))
-		l.publish(Point{1, 3}, next)
+		next := good.Set(feedtest.Key("r00002"), feedtest.Resource("r00002", 7, 200))
+		l.publish(feedtest.At(1, 3), next)
 		synctest.Wait()
 		if n.root() != next.Root() {
 			t.Error("the node did not get the next version")
@@ -247,15 +247,15 @@ func TestLyingManifestIsAnsweredByOneSnapshotThenHeld(t *testing.T) {
 
 func TestDeltaMismatchIsAnsweredBySnapshot(t *testing.T) {
 	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
-		trie := trieOf(10, 200)
-		l.publish(Point{1, 1}, trie)
+		trie := feedtest.Trie(10, 200)
+		l.publish(feedtest.At(1, 1), trie)
 		n := &node{name: "n1"}
 		defer l.join(n)()
 		synctest.Wait()
-		n.with(func() { n.trie = n.trie.Set(keyOf("r00005"), resourceAt("r00005", 99, 200)) }) // as if its memory were hit
+		n.with(func() { n.trie = n.trie.Set(feedtest.Key("r00005"), feedtest.Resource("r00005", 99, 200)) }) // as if its memory were hit
 		for v := range 3 {
-			trie = trie.Set(keyOf("r00001"), resourceAt("r00001", v+1, 200))
-			l.publish(Point{1, uint64(v) + 2}, trie)
+			trie = trie.Set(feedtest.Key("r00001"), feedtest.Resource("r00001", v+1, 200))
+			l.publish(feedtest.At(1, uint64(v)+2), trie)
 		}
 		synctest.Wait()
 		if n.root() != trie.Root() {

@@ -9,6 +9,7 @@ import (
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/backoff"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
@@ -25,7 +26,7 @@ type writer struct {
 
 	accepted     *controlv1.Accepted // last sent
 	root, keyset uint64              // trust metadata that the node has
-	feed         *Feed               // followed
+	feed         *feed.Feed          // followed
 	stop         func()              // ends following
 	fresh        *wire.Frame         // last freshness sent
 	chunks       []*wire.Frame       // rest of an update on its way
@@ -91,8 +92,8 @@ func (w *writer) through() bool {
 	if w.kind != "update" || len(w.chunks) > 0 || w.feed == nil {
 		return false
 	}
-	p := w.feed.current.Load()
-	return p != nil && (p.freshness == nil || p.freshness == w.fresh)
+	p := w.feed.Published()
+	return p != nil && (p.Freshness == nil || p.Freshness == w.fresh)
 }
 
 // more says whether to look again. When it says no, the writer is over.
@@ -154,9 +155,9 @@ func (w *writer) next() (kind string, message *wire.Frame, err error) {
 		return encode("accepted", &controlv1.StreamResponse{Message: &controlv1.StreamResponse_Accepted{Accepted: w.stream.srv.complete(offer.Accepted)}})
 	}
 	w.follow(offer.Feed)
-	var p *published
+	var p *feed.Published
 	if w.feed != nil {
-		p = w.feed.current.Load()
+		p = w.feed.Published()
 	}
 	// Asked for again, since the feed was read after the first offer: metadata that
 	// was there before a manifest was published is sent before it.
@@ -179,8 +180,8 @@ func (w *writer) next() (kind string, message *wire.Frame, err error) {
 		w.chunks = w.chunks[1:]
 		return "update", f, nil
 	}
-	if what != stepMissing && p != nil && p.freshness != nil && p.freshness != w.fresh {
-		w.fresh = p.freshness
+	if what != stepMissing && p != nil && p.Freshness != nil && p.Freshness != w.fresh {
+		w.fresh = p.Freshness
 		return "freshness", w.fresh, nil
 	}
 	return "", nil, nil
@@ -222,14 +223,14 @@ func (s *Server) complete(a *controlv1.Accepted) *controlv1.Accepted {
 }
 
 // follow makes f the feed that wakes the stream.
-func (w *writer) follow(f *Feed) {
+func (w *writer) follow(f *feed.Feed) {
 	if f == w.feed {
 		return
 	}
 	w.unfollow()
 	w.feed, w.seen = f, 0
 	if f != nil {
-		w.stop = f.watch(w.stream.wake)
+		w.stop = f.Watch(w.stream.wake)
 	}
 }
 
@@ -246,23 +247,23 @@ func (w *writer) unfollow() {
 }
 
 // plan decides whether p is to be sent now, and from what.
-func (w *writer) plan(p *published) (step, error) {
+func (w *writer) plan(p *feed.Published) (step, error) {
 	st := w.stream
 	for {
 		st.mu.Lock()
 		before := st.cursor
 		what := stepMissing
 		if p != nil {
-			what = st.cursor.next(p.Point(), p.digest)
+			what = st.cursor.next(p.Point(), p.Digest)
 		}
 		st.waiting = what == stepWindow
 		floor := st.cursor.floor
 		st.mu.Unlock()
-		w.wait(what == stepMissing && floor != Point{}, floor)
+		w.wait(what == stepMissing && floor != feed.Point{}, floor)
 		if what != stepSend {
 			return what, nil
 		}
-		u, err := w.feed.update(p, before.base, before.hasBase) // may encode: without the lock
+		u, err := w.feed.Update(p, before.base, before.hasBase) // may encode: without the lock
 		if err != nil {
 			return what, err
 		}
@@ -274,31 +275,31 @@ func (w *writer) plan(p *published) (step, error) {
 
 // commit records that u is on its way, unless the node said something meanwhile that
 // moves its base.
-func (w *writer) commit(p *published, u *encoded, before cursor) bool {
+func (w *writer) commit(p *feed.Published, u *feed.Encoded, before cursor) bool {
 	st := w.stream
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	c := &st.cursor
-	if c.base != before.base || c.hasBase != before.hasBase || c.next(p.Point(), p.digest) != stepSend {
+	if c.base != before.base || c.hasBase != before.hasBase || c.next(p.Point(), p.Digest) != stepSend {
 		return false
 	}
-	c.sent(p.Point(), p.digest, u.snapshot)
-	w.chunks = u.frames
+	c.sent(p.Point(), p.Digest, u.Snapshot)
+	w.chunks = u.Frames
 	m := st.srv.cfg.Metrics
-	if u.snapshot {
+	if u.Snapshot {
 		m.snapshots.Inc()
 	} else {
 		m.deltas.Inc()
 	}
-	if w.seen > 0 && p.seq > w.seen+1 {
-		m.coalesced.Add(float64(p.seq - w.seen - 1))
+	if w.seen > 0 && p.Seq > w.seen+1 {
+		m.coalesced.Add(float64(p.Seq - w.seen - 1))
 	}
-	w.seen = p.seq
+	w.seen = p.Seq
 	return true
 }
 
 // wait starts or ends the time in which a feed below the node may catch up.
-func (w *writer) wait(behind bool, floor Point) {
+func (w *writer) wait(behind bool, floor feed.Point) {
 	switch {
 	case !behind && w.behind != nil:
 		w.behind.Stop()

@@ -207,7 +207,7 @@ func (h *Hub) assemble(id identity.ID) {
 	})
 	h.views = views.New(views.Options{
 		Domain: o.Domain, Hub: o.Name, Replica: h.replica, Keys: h.keys, Fleet: h.fleet, Hubs: h.hubs,
-		Metrics: h.opt.Distribution.Metrics, Logger: o.Logger,
+		Metrics: h.opt.Distribution.Metrics.Feeds, Logger: o.Logger,
 	})
 }
 

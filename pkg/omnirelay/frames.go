@@ -16,6 +16,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/bundle"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/trust"
 	"github.com/meshkit/meshkit/pkg/wire"
@@ -77,7 +78,7 @@ type frame struct {
 // of gives the frame of a version with the trust metadata that belongs to it, or why
 // there is none: fault.CodeBundleTooLarge, or what keeps the metadata from verifying
 // the manifest, which passes.
-func (f *Frames) of(domain string, v distribution.Version, t distribution.Trust, encoded func(bytes int)) (*frame, error) {
+func (f *Frames) of(domain string, v feed.Version, t distribution.Trust, encoded func(bytes int)) (*frame, error) {
 	e := f.entry(frameView{domain, v.View}, v, t)
 	e.once.Do(func() {
 		if e.err = e.encode(domain, v); e.err != nil {
@@ -89,7 +90,7 @@ func (f *Frames) of(domain string, v distribution.Version, t distribution.Trust,
 	return e, e.err
 }
 
-func (f *Frames) entry(key frameView, v distribution.Version, t distribution.Trust) *frame {
+func (f *Frames) entry(key frameView, v feed.Version, t distribution.Trust) *frame {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if el, ok := f.views[key]; ok {
@@ -136,7 +137,7 @@ func (f *Frames) drop(el *list.Element) {
 }
 
 // encode makes the frames. e.once is running.
-func (e *frame) encode(domain string, v distribution.Version) error {
+func (e *frame) encode(domain string, v feed.Version) error {
 	vouch, err := e.prove()
 	if err != nil {
 		return err
@@ -146,7 +147,7 @@ func (e *frame) encode(domain string, v distribution.Version) error {
 		return fmt.Errorf("parse the manifest of view %s: %w", v.View, err)
 	}
 	e.at = place{
-		point: distribution.Point{Epoch: m.GetEpoch(), Version: m.GetVersion()}, view: m.GetView(), known: true,
+		point: feed.Point{Epoch: m.GetEpoch(), Version: m.GetVersion()}, view: m.GetView(), known: true,
 		root: e.trust.RootVersion(), keyset: e.trust.KeysetVersion(),
 	}
 	if vouch != nil {
@@ -154,7 +155,7 @@ func (e *frame) encode(domain string, v distribution.Version) error {
 		if err := proto.Unmarshal(vouch.GetPayload(), &f); err != nil {
 			return fmt.Errorf("parse what vouches for view %s: %w", v.View, err)
 		}
-		e.at.point = distribution.Point{Epoch: f.GetEpoch(), Version: f.GetVersion()}
+		e.at.point = feed.Point{Epoch: f.GetEpoch(), Version: f.GetVersion()}
 	}
 	if e.at.digest, err = digest.HashOf(m.GetDigest()); err != nil {
 		return err

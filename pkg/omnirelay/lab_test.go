@@ -27,6 +27,7 @@ import (
 	relay "github.com/meshkit/meshkit/pkg/api/omnirelay/control"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/sign"
 	"github.com/meshkit/meshkit/pkg/trust"
@@ -51,7 +52,7 @@ type lab struct {
 
 	mu      sync.Mutex // guards all below
 	anchors *trust.Anchors
-	feed    *distribution.Feed
+	feed    *feed.Feed
 	wakes   map[*labSession]func()
 	offers  int // how often sessions were asked
 }
@@ -87,7 +88,7 @@ func newCA(t testing.TB) []byte {
 // newLab serves node-a; adjust may change limits and the configuration.
 func newLab(t testing.TB, adjust ...func(*distribution.ServerConfig, *Config)) *lab {
 	t.Helper()
-	l := &lab{t: t, metrics: distribution.NewMetrics(), signer: newSigner(t), keys: newSigner(t), wakes: make(map[*labSession]func()), feed: distribution.NewFeed("view-1", distribution.FeedOptions{})}
+	l := &lab{t: t, metrics: distribution.NewMetrics(), signer: newSigner(t), keys: newSigner(t), wakes: make(map[*labSession]func()), feed: feed.New("view-1", feed.Options{})}
 	var err error
 	expires := time.Now().Add(time.Hour)
 	if l.root, err = trust.NewRoot(domain, []*sign.Signer{newSigner(t)}, 1, []*sign.Signer{l.keys}, expires); err != nil {
@@ -146,12 +147,12 @@ func trie(version uint64, count, size int) *digest.Trie {
 }
 
 // publish signs and publishes a version.
-func (l *lab) publish(epoch, version uint64, count, size int, required ...string) distribution.Version {
+func (l *lab) publish(epoch, version uint64, count, size int, required ...string) feed.Version {
 	l.t.Helper()
 	return l.publishAs(l.signer, epoch, version, trie(version, count, size), required...)
 }
 
-func (l *lab) publishAs(signer *sign.Signer, epoch, version uint64, content *digest.Trie, required ...string) distribution.Version {
+func (l *lab) publishAs(signer *sign.Signer, epoch, version uint64, content *digest.Trie, required ...string) feed.Version {
 	l.t.Helper()
 	env, err := trust.SignManifest(context.Background(), signer, &trustv1.Manifest{
 		Domain: domain, View: "view-1", Epoch: epoch, Version: version, Digest: content.Root().Bytes(), Count: uint64(content.Len()), TotalBytes: uint64(content.Bytes()),
@@ -160,11 +161,11 @@ func (l *lab) publishAs(signer *sign.Signer, epoch, version uint64, content *dig
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	v := distribution.Version{Epoch: epoch, Version: version, View: "view-1", Trie: content, Manifest: env, Required: required, At: time.Now()}
+	v := feed.Version{Epoch: epoch, Version: version, View: "view-1", Trie: content, Manifest: env, Required: required, At: time.Now()}
 	l.mu.Lock()
-	feed := l.feed
+	current := l.feed
 	l.mu.Unlock()
-	if err := feed.Publish(v); err != nil {
+	if err := current.Publish(v); err != nil {
 		l.t.Fatal(err)
 	}
 	return v
@@ -194,7 +195,7 @@ func (l *lab) rotate() {
 func (l *lab) back() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.feed = distribution.NewFeed("view-1", distribution.FeedOptions{})
+	l.feed = feed.New("view-1", feed.Options{})
 	for _, wake := range l.wakes {
 		wake()
 	}

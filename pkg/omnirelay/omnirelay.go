@@ -37,6 +37,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/bundle"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/trust"
@@ -91,7 +92,7 @@ type Config struct {
 	// Reached gives the highest point that this server ever had. A client at or below
 	// it follows to what is offered, also back: an agent that returned to an earlier
 	// generation takes its local clients along. Nil, as on a hub: clients never go back.
-	Reached func() distribution.Point
+	Reached func() feed.Point
 	// Earlier gives trust metadata from before the present, newest first, for clients that
 	// have nothing yet: content that only it verifies is better than none while no hub
 	// can vouch for it anew. Nil, as on a hub: none.
@@ -206,7 +207,7 @@ func (w *watch) attach(ctx context.Context, asked, build string) (err error) {
 		return err
 	}
 	hello := &controlv1.Hello{Node: w.node, Capabilities: w.caps, Build: build, Protocols: []string{distribution.Protocol}}
-	if p := w.has.point; p != (distribution.Point{}) {
+	if p := w.has.point; p != (feed.Point{}) {
 		hello.Highest = &controlv1.ResumePoint{Epoch: p.Epoch, Version: p.Version}
 	}
 	w.session, err = w.srv.cfg.Backend.Attach(ctx, peer, hello, w.poke)

@@ -8,14 +8,14 @@ import (
 	bundlev1 "github.com/meshkit/meshkit/pkg/api/meshkit/bundle/v1"
 	relay "github.com/meshkit/meshkit/pkg/api/omnirelay/control"
 	"github.com/meshkit/meshkit/pkg/digest"
-	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 )
 
 // place is what a client has: a point, the content at it, and the trust metadata that
 // came with it. It is what a resume token says. The zero place is nothing.
 type place struct {
-	point        distribution.Point
+	point        feed.Point
 	view         string
 	digest       digest.Hash
 	known        bool // digest says something
@@ -61,7 +61,7 @@ func parseToken(t *relay.WatchResumeToken, domain string) (place, error) {
 		return place{}, fault.New(fault.CodeResumeToken, "resume token: %w", err)
 	}
 	return place{
-		point: distribution.Point{Epoch: uint64(t.GetEpoch()), Version: version}, view: r.GetView(), digest: h, known: true,
+		point: feed.Point{Epoch: uint64(t.GetEpoch()), Version: version}, view: r.GetView(), digest: h, known: true,
 		root: r.GetRootVersion(), keyset: r.GetKeysetVersion(),
 	}, nil
 }

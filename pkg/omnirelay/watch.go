@@ -12,6 +12,7 @@ import (
 	relay "github.com/meshkit/meshkit/pkg/api/omnirelay/control"
 	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
@@ -128,12 +129,12 @@ func (w *watch) once(ctx context.Context) (*wire.Frame, error) {
 // look judges what is offered now. changed is closed when the feed has something else;
 // the session's wake tells of the rest.
 func (w *watch) look() (changed <-chan struct{}, f *frame, required []string, what verdict, err error) {
-	feed := w.session.Offer().Feed
-	if feed == nil {
+	offered := w.session.Offer().Feed
+	if offered == nil {
 		return nil, nil, nil, wait, nil
 	}
-	changed = feed.Changed() // before Current: no change is missed
-	v, ok := feed.Current()
+	changed = offered.Changed() // before Current: no change is missed
+	v, ok := offered.Current()
 	// Asked for again, after the version: metadata that was there before a version was
 	// published is sent with it.
 	t := w.session.Offer().Trust
@@ -163,7 +164,7 @@ func (w *watch) look() (changed <-chan struct{}, f *frame, required []string, wh
 
 // earlier gives a bundle for a client that lacks v's content, with the newest trust
 // metadata from before that verifies it; nil if there is none.
-func (w *watch) earlier(v distribution.Version) *frame {
+func (w *watch) earlier(v feed.Version) *frame {
 	if w.srv.cfg.Earlier == nil || w.has.known && w.has.digest == v.Trie.Root() {
 		return nil
 	}
@@ -177,7 +178,7 @@ func (w *watch) earlier(v distribution.Version) *frame {
 }
 
 // judge compares a version with what the client has and can do.
-func (w *watch) judge(v distribution.Version, t distribution.Trust, required []string) verdict {
+func (w *watch) judge(v feed.Version, t distribution.Trust, required []string) verdict {
 	reached := v.Point()
 	if w.srv.cfg.Reached != nil {
 		if r := w.srv.cfg.Reached(); r.Compare(reached) > 0 {

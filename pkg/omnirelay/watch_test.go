@@ -15,6 +15,7 @@ import (
 	relay "github.com/meshkit/meshkit/pkg/api/omnirelay/control"
 	"github.com/meshkit/meshkit/pkg/bundle"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/omnirelay/omnirelaytest"
 	"github.com/meshkit/meshkit/pkg/trust"
@@ -101,7 +102,7 @@ func TestATokenThatIsNotOursIsRefusedWithWhatToDo(t *testing.T) {
 }
 
 // token is what a client has that applied v.
-func (l *lab) token(v distribution.Version) *relay.WatchResumeToken {
+func (l *lab) token(v feed.Version) *relay.WatchResumeToken {
 	l.t.Helper()
 	p := place{point: v.Point(), view: v.View, digest: v.Trie.Root(), known: true, root: l.anchors.RootVersion(), keyset: l.anchors.KeysetVersion()}
 	token, err := p.token(domain)
@@ -113,7 +114,7 @@ func (l *lab) token(v distribution.Version) *relay.WatchResumeToken {
 
 func TestAServerThatIsBehindNeverServesWhatIsOlder(t *testing.T) {
 	l := newLab(t)
-	ahead := l.token(distribution.Version{Epoch: 2, Version: 9, View: "view-1", Trie: trie(9, 1, 10)})
+	ahead := l.token(feed.Version{Epoch: 2, Version: 9, View: "view-1", Trie: trie(9, 1, 10)})
 	l.publish(1, 7, 1, 10)
 	s := l.watch(ahead, Core)
 	m := next(t, s)
@@ -129,7 +130,7 @@ func TestAServerThatIsBehindNeverServesWhatIsOlder(t *testing.T) {
 // One that catches up while the client waits serves it.
 func TestAClientThatIsAheadIsServedOnceTheServerHasCaughtUp(t *testing.T) {
 	l := newLab(t, func(c *distribution.ServerConfig, _ *Config) { c.BehindWait = time.Minute })
-	ahead := l.token(distribution.Version{Epoch: 2, Version: 9, View: "view-1", Trie: trie(9, 1, 10)})
+	ahead := l.token(feed.Version{Epoch: 2, Version: 9, View: "view-1", Trie: trie(9, 1, 10)})
 	l.publish(1, 7, 1, 10)
 	s := l.watch(ahead, Core)
 	l.await(1)
@@ -142,9 +143,9 @@ func TestAClientThatIsAheadIsServedOnceTheServerHasCaughtUp(t *testing.T) {
 
 // An agent that went back takes its clients along; one that never was there does not.
 func TestClientsFollowAnAgentBackButNotBelowWhatItNeverReached(t *testing.T) {
-	reached := distribution.Point{Epoch: 1, Version: 8}
+	reached := feed.Point{Epoch: 1, Version: 8}
 	l := newLab(t, func(_ *distribution.ServerConfig, c *Config) {
-		c.Reached = func() distribution.Point { return reached }
+		c.Reached = func() feed.Point { return reached }
 	})
 	l.publish(1, 7, 1, 10)
 	l.publish(1, 8, 1, 10)
@@ -158,7 +159,7 @@ func TestClientsFollowAnAgentBackButNotBelowWhatItNeverReached(t *testing.T) {
 	if m.GetVersion() != "7" {
 		t.Errorf("after the agent went back to version 7 its client was sent %v", m)
 	}
-	ahead := l.token(distribution.Version{Epoch: 1, Version: 9, View: "view-1", Trie: trie(9, 1, 10)})
+	ahead := l.token(feed.Version{Epoch: 1, Version: 9, View: "view-1", Trie: trie(9, 1, 10)})
 	if m := next(t, l.watch(ahead, Core)); m.GetError().GetCode() != HubBehind {
 		t.Errorf("a client at 1.9 was sent %v by an agent that never was above 1.8", m)
 	}
@@ -511,7 +512,7 @@ func TestFramesAreBoundedAndTheNewestStays(t *testing.T) {
 }
 
 func FuzzResumeToken(f *testing.F) {
-	good, err := place{point: distribution.Point{Epoch: 3, Version: 17}, view: "view-1", known: true}.token(domain)
+	good, err := place{point: feed.Point{Epoch: 3, Version: 17}, view: "view-1", known: true}.token(domain)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/omnirelay"
 	"github.com/meshkit/meshkit/pkg/trust"
 )
@@ -36,7 +37,7 @@ type FeedsConfig struct {
 // earlier generation, so do they: then Feeds begins a new feed.
 type Feeds struct {
 	cfg     FeedsConfig
-	history *distribution.History
+	history *feed.History
 	leaders *omnirelay.Board
 
 	offer atomic.Pointer[distribution.Offer]
@@ -50,7 +51,7 @@ type Feeds struct {
 
 // NewFeeds makes Feeds that offer nothing yet.
 func NewFeeds(cfg FeedsConfig) *Feeds {
-	f := &Feeds{cfg: cfg, history: distribution.NewHistory(historyVersions, historyBytes), sessions: make(map[*session]struct{}), leaders: omnirelay.NewBoard(cfg.Domain)}
+	f := &Feeds{cfg: cfg, history: feed.NewHistory(historyVersions, historyBytes), sessions: make(map[*session]struct{}), leaders: omnirelay.NewBoard(cfg.Domain)}
 	o := &distribution.Offer{}
 	if cfg.Trust != nil {
 		o.Trust = cfg.Trust
@@ -60,7 +61,7 @@ func NewFeeds(cfg FeedsConfig) *Feeds {
 }
 
 // Publish makes v what local processes should have.
-func (f *Feeds) Publish(v distribution.Version) error {
+func (f *Feeds) Publish(v feed.Version) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	o := *f.offer.Load()
@@ -72,8 +73,8 @@ func (f *Feeds) Publish(v distribution.Version) error {
 		}
 	}
 	// Another view, or back to an earlier generation.
-	feed := distribution.NewFeed(v.View, distribution.FeedOptions{History: f.history})
-	if err := feed.Publish(v); err != nil {
+	next := feed.New(v.View, feed.Options{History: f.history})
+	if err := next.Publish(v); err != nil {
 		return err
 	}
 	if o.Feed != nil {
@@ -82,30 +83,30 @@ func (f *Feeds) Publish(v distribution.Version) error {
 	if o.Feed == nil || o.Feed.View() != v.View {
 		o.Accepted = f.describe(v.View)
 	}
-	o.Feed = feed
+	o.Feed = next
 	f.store(o)
 	return nil
 }
 
 // Prove takes over the proofs of v (manifest and vouch) if v is the present content at
 // its present point, and does nothing if another was published meanwhile.
-func (f *Feeds) Prove(v distribution.Version) error {
+func (f *Feeds) Prove(v feed.Version) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	feed := f.offer.Load().Feed
-	if feed == nil || feed.View() != v.View {
+	offered := f.offer.Load().Feed
+	if offered == nil || offered.View() != v.View {
 		return nil
 	}
-	if cur, ok := feed.Current(); !ok || cur.Point() != v.Point() || cur.Trie.Root() != v.Trie.Root() {
+	if cur, ok := offered.Current(); !ok || cur.Point() != v.Point() || cur.Trie.Root() != v.Trie.Root() {
 		return nil
 	}
-	return feed.Publish(v)
+	return offered.Publish(v)
 }
 
 // Freshness passes a hub's statement about the present content on.
 func (f *Feeds) Freshness(env *trustv1.Envelope) error {
-	if feed := f.offer.Load().Feed; feed != nil {
-		return feed.Freshness(env)
+	if offered := f.offer.Load().Feed; offered != nil {
+		return offered.Freshness(env)
 	}
 	return nil
 }
@@ -201,8 +202,8 @@ func (s *session) Close(cause error) {
 	delete(s.feeds.sessions, s)
 	s.feeds.mu.Unlock()
 	had := s.acked.Load()
-	if feed := s.feeds.offer.Load().Feed; cause != nil && had != nil && feed != nil {
-		if v, ok := feed.Current(); ok && v.Trie.Root() == *had {
+	if offered := s.feeds.offer.Load().Feed; cause != nil && had != nil && offered != nil {
+		if v, ok := offered.Current(); ok && v.Trie.Root() == *had {
 			s.feeds.cfg.Lost()
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	mesh "github.com/meshkit/meshkit/pkg/api/omnirelay/mesh/control/v1"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/omnirelay"
 )
 
@@ -16,9 +17,9 @@ import (
 func (s *Server) serveRelay(on *grpc.Server, streams *distribution.Server, identify func(context.Context) (distribution.Peer, error)) {
 	omnirelay.NewServer(omnirelay.Config{
 		Domain: s.cfg.Feeds.cfg.Domain, Node: s.cfg.Feeds.cfg.Node, Backend: s.cfg.Feeds, Streams: streams, Frames: s.frames, Earlier: s.cfg.Earlier, Logger: s.cfg.Logger,
-		Reached: func() distribution.Point {
+		Reached: func() feed.Point {
 			h := s.cfg.Agent.Status().GetHighest()
-			return distribution.Point{Epoch: h.GetEpoch(), Version: h.GetVersion()}
+			return feed.Point{Epoch: h.GetEpoch(), Version: h.GetVersion()}
 		},
 	}).Register(on)
 	mesh.RegisterLeadershipControlServiceServer(on, &leaders{board: s.cfg.Feeds.leaders, identify: identify})

@@ -17,7 +17,7 @@ import (
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
-	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/view"
 )
@@ -380,8 +380,8 @@ func below(p, q *controlv1.ResumePoint) bool {
 	return pointOf(p).Compare(pointOf(q)) < 0
 }
 
-func pointOf(p *controlv1.ResumePoint) distribution.Point {
-	return distribution.Point{Epoch: p.GetEpoch(), Version: p.GetVersion()}
+func pointOf(p *controlv1.ResumePoint) feed.Point {
+	return feed.Point{Epoch: p.GetEpoch(), Version: p.GetVersion()}
 }
 
 // Phases counts the connected nodes by phase.

@@ -11,7 +11,7 @@ import (
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
-	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/view"
 )
 
@@ -35,7 +35,7 @@ func TestAnAcknowledgementThatOvertakesItsPublicationIsCounted(t *testing.T) {
 	commit := []Commit{{Version: 5, At: now}}
 	now = now.Add(time.Millisecond)
 	fast.Acked(&controlv1.Ack{Epoch: 1, Version: 5})
-	f.Published(distribution.Point{Epoch: 1, Version: 5}, []string{"v"}, commit)
+	f.Published(feed.Point{Epoch: 1, Version: 5}, []string{"v"}, commit)
 	names := joined("fast", "slow", "away")
 	if p := f.Progress(5, names); p.Done || p.Concerned != 2 || p.Acked != 1 || p.Disconnected != 1 {
 		t.Fatalf("before the slow one: %+v", p)
@@ -54,7 +54,7 @@ func TestANodeThatComesBackWhileStagingIsWaitedFor(t *testing.T) {
 	f := New(Options{})
 	content := digest.Hash{5}
 	f.Offered("v", content)
-	f.Published(distribution.Point{Epoch: 1, Version: 5}, []string{"v"}, []Commit{{Version: 5, At: time.Now()}})
+	f.Published(feed.Point{Epoch: 1, Version: 5}, []string{"v"}, []Commit{{Version: 5, At: time.Now()}})
 	at := &controlv1.ResumePoint{Epoch: 1, Version: 5, Digest: content[:], View: "v"}
 	c := f.Connect("n", nil, "", "v", &controlv1.Hello{Resume: at, Phase: controlv1.Phase_PHASE_STAGING})
 	if p := f.Progress(5, joined("n")); p.Done {
@@ -70,11 +70,11 @@ func TestARefusalThatOvertakesItsPublicationIsCounted(t *testing.T) {
 	f := New(Options{})
 	c := f.Connect("n", nil, "", "v", &controlv1.Hello{})
 	c.Nacked(&controlv1.Nack{Epoch: 1, Version: 5, Code: "MK5012"})
-	f.Published(distribution.Point{Epoch: 1, Version: 5}, []string{"v"}, []Commit{{Version: 5, At: time.Now()}})
+	f.Published(feed.Point{Epoch: 1, Version: 5}, []string{"v"}, []Commit{{Version: 5, At: time.Now()}})
 	if p := f.Progress(5, joined("n")); !p.Done || p.Nacked != 1 {
 		t.Fatalf("%+v", p)
 	}
-	f.Published(distribution.Point{Epoch: 1, Version: 6}, []string{"v"}, []Commit{{Version: 6, At: time.Now()}})
+	f.Published(feed.Point{Epoch: 1, Version: 6}, []string{"v"}, []Commit{{Version: 6, At: time.Now()}})
 	if p := f.Progress(6, joined("n")); p.Done {
 		t.Fatalf("%+v: the refusal was of the version before", p)
 	}
@@ -83,7 +83,7 @@ func TestARefusalThatOvertakesItsPublicationIsCounted(t *testing.T) {
 func TestARefusalEndsTheWaitAndIsNamed(t *testing.T) {
 	f := New(Options{})
 	c := f.Connect("n", nil, "", "v", &controlv1.Hello{})
-	f.Published(distribution.Point{Epoch: 1, Version: 5}, []string{"v"}, []Commit{{Version: 5, At: time.Now()}})
+	f.Published(feed.Point{Epoch: 1, Version: 5}, []string{"v"}, []Commit{{Version: 5, At: time.Now()}})
 	c.Nacked(&controlv1.Nack{Epoch: 1, Version: 5, Resync: true})
 	if p := f.Progress(5, joined("n")); p.Done {
 		t.Fatal("a request for a snapshot ended the wait")
@@ -100,7 +100,7 @@ func TestARefusalEndsTheWaitAndIsNamed(t *testing.T) {
 func TestNodesAreAwaitedForAWhileAfterTheHubBegins(t *testing.T) {
 	now := time.Now()
 	f := New(Options{Now: func() time.Time { return now }})
-	f.Published(distribution.Point{Epoch: 1, Version: 5}, nil, []Commit{{Version: 5, At: now}})
+	f.Published(feed.Point{Epoch: 1, Version: 5}, nil, []Commit{{Version: 5, At: now}})
 	nodes := func(yield func(Joined) bool) {
 		_ = yield(Joined{Name: "back", Until: now.Add(time.Hour)}) && yield(Joined{Name: "away", Until: now.Add(time.Hour)}) && yield(Joined{Name: "expired"})
 	}
@@ -128,7 +128,7 @@ func TestNodesAreAwaitedForAWhileAfterTheHubBegins(t *testing.T) {
 func TestOnlyAnExpiredNodeMissingDelaysNothing(t *testing.T) {
 	f := New(Options{})
 	f.Serving()
-	f.Published(distribution.Point{Epoch: 1, Version: 5}, nil, []Commit{{Version: 5, At: time.Now()}})
+	f.Published(feed.Point{Epoch: 1, Version: 5}, nil, []Commit{{Version: 5, At: time.Now()}})
 	if p := f.Progress(5, joined("expired")); !p.Done {
 		t.Fatalf("%+v", p)
 	}
@@ -141,15 +141,15 @@ func TestANodeThatHasTheContentAlreadyIsNotWaitedFor(t *testing.T) {
 	c := f.Connect("n", nil, "", "v", &controlv1.Hello{Resume: &controlv1.ResumePoint{Epoch: 1, Version: 4, Digest: content[:]}})
 	f.Offered("w", content)
 	c.Moved("w", nil)
-	f.Published(distribution.Point{Epoch: 1, Version: 5}, []string{"w"}, []Commit{{Version: 5, At: time.Now()}})
+	f.Published(feed.Point{Epoch: 1, Version: 5}, []string{"w"}, []Commit{{Version: 5, At: time.Now()}})
 	if p := f.Progress(5, joined("n")); !p.Done || p.Concerned != 0 {
 		t.Fatalf("%+v", p)
 	}
 	// A change and its undo that the node never saw.
 	f.Offered("w", digest.Hash{2})
-	f.Published(distribution.Point{Epoch: 1, Version: 6}, []string{"w"}, []Commit{{Version: 6, At: time.Now()}})
+	f.Published(feed.Point{Epoch: 1, Version: 6}, []string{"w"}, []Commit{{Version: 6, At: time.Now()}})
 	f.Offered("w", content)
-	f.Published(distribution.Point{Epoch: 1, Version: 7}, []string{"w"}, []Commit{{Version: 7, At: time.Now()}})
+	f.Published(feed.Point{Epoch: 1, Version: 7}, []string{"w"}, []Commit{{Version: 7, At: time.Now()}})
 	for version := uint64(6); version <= 7; version++ {
 		if p := f.Progress(version, joined("n")); !p.Done {
 			t.Fatalf("%d: %+v", version, p)
@@ -179,7 +179,7 @@ func TestManyPublicationsWaitEachForItself(t *testing.T) {
 	now := time.Now()
 	f := New(Options{Now: func() time.Time { return now }})
 	publish := func(v uint64) {
-		f.Published(distribution.Point{Epoch: 1, Version: v}, []string{"v"}, []Commit{{Version: v, At: now}})
+		f.Published(feed.Point{Epoch: 1, Version: v}, []string{"v"}, []Commit{{Version: v, At: now}})
 	}
 	publish(1)
 	fast := f.Connect("fast", nil, "", "v", &controlv1.Hello{}) // late for 1
@@ -214,7 +214,7 @@ func TestAnswersAreHeldAgainstTheirRegionsTarget(t *testing.T) {
 		return f.Connect(name, map[string]string{"region": region}, "", "v", &controlv1.Hello{})
 	}
 	quick, late, free := connect("quick", "eu"), connect("late", "eu"), connect("free", "free")
-	f.Published(distribution.Point{Epoch: 1, Version: 5}, []string{"v"}, []Commit{{Version: 5, At: now}})
+	f.Published(feed.Point{Epoch: 1, Version: 5}, []string{"v"}, []Commit{{Version: 5, At: now}})
 	now = now.Add(100 * time.Millisecond)
 	quick.Acked(&controlv1.Ack{Epoch: 1, Version: 5})
 	free.Acked(&controlv1.Ack{Epoch: 1, Version: 5})
@@ -235,7 +235,7 @@ func TestAnswersAreHeldAgainstTheirRegionsTarget(t *testing.T) {
 	for i := range conns {
 		conns[i] = connect(fmt.Sprint("n", i), fmt.Sprint("r", i))
 	}
-	f.Published(distribution.Point{Epoch: 1, Version: 6}, []string{"v"}, []Commit{{Version: 6, At: now}})
+	f.Published(feed.Point{Epoch: 1, Version: 6}, []string{"v"}, []Commit{{Version: 6, At: now}})
 	for _, c := range conns {
 		c.Acked(&controlv1.Ack{Epoch: 1, Version: 6})
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
-	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 )
 
 // Bounds of what is remembered about versions on their way.
@@ -33,7 +33,7 @@ type Commit struct {
 // wave is one publication on its way: the views that it changed and the nodes
 // that have not answered. Fleet.mu guards it.
 type wave struct {
-	point   distribution.Point
+	point   feed.Point
 	commits []Commit // oldest first; the last one made point
 	views   map[string]bool
 	// slot is the wave's bit in node.owes; waiting counts the nodes that have it set.
@@ -58,8 +58,8 @@ func (f *Fleet) concerns(w *wave, n *node) bool {
 }
 
 // refuses tells whether n refused the version, or a newer one.
-func (n *node) refuses(p distribution.Point) bool {
-	return n.Nack != nil && (distribution.Point{Epoch: n.Nack.GetEpoch(), Version: n.Nack.GetVersion()}).Compare(p) >= 0
+func (n *node) refuses(p feed.Point) bool {
+	return n.Nack != nil && (feed.Point{Epoch: n.Nack.GetEpoch(), Version: n.Nack.GetVersion()}).Compare(p) >= 0
 }
 
 // at is when the entry that made version became durable.
@@ -76,7 +76,7 @@ func (w *wave) at(version uint64) time.Time {
 // that covers. From then on the fleet waits for the nodes concerned. Every view
 // is published up to point when it is called; views may be empty: nodes that have
 // yet to connect may still have to answer.
-func (f *Fleet) Published(point distribution.Point, views []string, commits []Commit) {
+func (f *Fleet) Published(point feed.Point, views []string, commits []Commit) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.settled = max(f.settled, point.Version)
@@ -145,7 +145,7 @@ func (w *wave) strike(n *node) {
 
 // acked takes n off the waves that its version covers. f.mu is held.
 func (f *Fleet) acked(n *node, a *controlv1.Ack) {
-	have := distribution.Point{Epoch: a.GetEpoch(), Version: a.GetVersion()}
+	have := feed.Point{Epoch: a.GetEpoch(), Version: a.GetVersion()}
 	for _, w := range f.waves {
 		waiting := w.awaits(n)
 		hadRefused := len(w.refused) > 0 && w.refused[n.Node] != nil
@@ -178,7 +178,7 @@ func (f *Fleet) took(w *wave, n *node, at time.Time) {
 
 // nacked marks n as refusing the waves up to the version that it refused. f.mu is held.
 func (f *Fleet) nacked(n *node, k *controlv1.Nack) {
-	refused := distribution.Point{Epoch: k.GetEpoch(), Version: k.GetVersion()}
+	refused := feed.Point{Epoch: k.GetEpoch(), Version: k.GetVersion()}
 	for _, w := range f.waves {
 		if w.awaits(n) && w.point.Compare(refused) <= 0 {
 			w.strike(n)

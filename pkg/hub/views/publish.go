@@ -14,7 +14,7 @@ import (
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
-	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/trust"
 	"github.com/meshkit/meshkit/pkg/view"
 	"github.com/meshkit/meshkit/pkg/wire"
@@ -23,7 +23,7 @@ import (
 var tracer = otel.Tracer("github.com/meshkit/meshkit/pkg/hub/views")
 
 // publish signs v's manifest and makes it current in a's feed. s.mu is held.
-func (s *Set) publish(ctx context.Context, a *activeView, v *view.View, point distribution.Point, previous digest.Hash) error {
+func (s *Set) publish(ctx context.Context, a *activeView, v *view.View, point feed.Point, previous digest.Hash) error {
 	traceparent := s.traceparent(point)
 	ctx, span := tracer.Start(wire.WithTraceparent(ctx, traceparent), "publish view", trace.WithAttributes(
 		attribute.String("meshkit.view", v.Class.ID()), attribute.Int64("meshkit.version", int64(point.Version)),
@@ -51,7 +51,7 @@ func (s *Set) publish(ctx context.Context, a *activeView, v *view.View, point di
 	}
 	// Before streams are woken: an answer may overtake what follows.
 	s.opt.Fleet.Offered(m.GetView(), root)
-	err = a.feed.Publish(distribution.Version{
+	err = a.feed.Publish(feed.Version{
 		Epoch: point.Epoch, Version: point.Version, View: m.GetView(), Trie: v.Trie, Manifest: env,
 		Required: v.Required, Traceparent: traceparent, At: s.opt.Now(),
 	})
@@ -62,7 +62,7 @@ func (s *Set) publish(ctx context.Context, a *activeView, v *view.View, point di
 }
 
 // traceparent is the trace of the change that made point.
-func (s *Set) traceparent(point distribution.Point) string {
+func (s *Set) traceparent(point feed.Point) string {
 	for _, c := range s.opt.Replica.CommitsAfter(point.Version - 1) {
 		if c.Seq == point.Version {
 			return c.Traceparent

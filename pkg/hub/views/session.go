@@ -6,6 +6,7 @@ import (
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/access"
 	"github.com/meshkit/meshkit/pkg/hub/fleet"
@@ -102,9 +103,9 @@ func (s *Set) recognize(ctx context.Context, sess *session) error {
 }
 
 // seen is the highest point that a hello names.
-func seen(h *controlv1.Hello) distribution.Point {
-	out := distribution.Point{Epoch: h.GetHighest().GetEpoch(), Version: h.GetHighest().GetVersion()}
-	if active := (distribution.Point{Epoch: h.GetResume().GetEpoch(), Version: h.GetResume().GetVersion()}); active.Compare(out) > 0 {
+func seen(h *controlv1.Hello) feed.Point {
+	out := feed.Point{Epoch: h.GetHighest().GetEpoch(), Version: h.GetHighest().GetVersion()}
+	if active := (feed.Point{Epoch: h.GetResume().GetEpoch(), Version: h.GetResume().GetVersion()}); active.Compare(out) > 0 {
 		return active
 	}
 	return out

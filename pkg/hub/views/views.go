@@ -1,6 +1,6 @@
 // Package views turns states into what nodes are given: for each class of nodes
 // that is connected, a view that follows the state incrementally, a manifest
-// signed once per view and version, and a distribution.Feed that all streams of
+// signed once per view and version, and a feed.Feed that all streams of
 // the view share. It is the distribution server's Backend.
 //
 // One goroutine, Run, advances all views to the newest state; versions that came
@@ -26,7 +26,7 @@ import (
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
-	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/fleet"
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
@@ -53,7 +53,7 @@ type Options struct {
 	Fleet   *fleet.Fleet
 	// Hubs gives the addresses of the domain's hubs, this one included.
 	Hubs    func() []string
-	Metrics *distribution.Metrics
+	Metrics *feed.Metrics
 	Logger  *slog.Logger
 	Now     func() time.Time
 }
@@ -62,7 +62,7 @@ type Options struct {
 type Set struct {
 	opt     Options
 	log     *slog.Logger
-	history *distribution.History
+	history *feed.History
 	builds  singleflight.Group
 	metrics metrics
 	resign  chan chan error
@@ -85,9 +85,9 @@ type Set struct {
 // activeView is a view that nodes follow, or followed lately. Set.mu guards it.
 type activeView struct {
 	view     *view.View
-	feed     *distribution.Feed
+	feed     *feed.Feed
 	base     *replica.Current // what view was computed from
-	point    distribution.Point
+	point    feed.Point
 	previous digest.Hash
 	key      string // id of the key that signed what is published
 	lift     bool   // a session came from another view: publish at the newest point
@@ -105,10 +105,10 @@ func New(opt Options) *Set {
 		opt.Now = time.Now
 	}
 	if opt.Metrics == nil {
-		opt.Metrics = distribution.NewMetrics()
+		opt.Metrics = feed.NewMetrics()
 	}
 	return &Set{
-		opt: opt, log: opt.Logger, history: distribution.NewHistory(0, 0), metrics: newMetrics(), resign: make(chan chan error),
+		opt: opt, log: opt.Logger, history: feed.NewHistory(0, 0), metrics: newMetrics(), resign: make(chan chan error),
 		first: make(chan struct{}), taken: make(chan struct{}),
 		active: make(map[string]*activeView), sessions: make(map[*session]struct{}), moved: make(map[string]bool),
 		recalled: make(map[string]bool), recalls: rate.NewLimiter(recallsPerSecond, recallBurst),
@@ -252,7 +252,7 @@ func (s *Set) advance(ctx context.Context, cur *replica.Current) {
 func (s *Set) publishAll(ctx context.Context) {
 	begin := time.Now()
 	s.unsigned = nil
-	point := distribution.Point{Epoch: s.cur.State.ConfigEpoch(), Version: s.cur.State.ConfigSeq()}
+	point := feed.Point{Epoch: s.cur.State.ConfigEpoch(), Version: s.cur.State.ConfigSeq()}
 	for id, a := range s.active {
 		moved, err := s.update(ctx, a, point)
 		if err != nil {
@@ -286,7 +286,7 @@ func (s *Set) publishAll(ctx context.Context) {
 
 // update brings one view to s.cur and publishes it if its content changed.
 // s.mu is held.
-func (s *Set) update(ctx context.Context, a *activeView, point distribution.Point) (moved bool, err error) {
+func (s *Set) update(ctx context.Context, a *activeView, point feed.Point) (moved bool, err error) {
 	if a.base == s.cur {
 		return false, nil
 	}
@@ -311,8 +311,8 @@ func (s *Set) update(ctx context.Context, a *activeView, point distribution.Poin
 // raise publishes a view's content again, at the newest point, for a node that has
 // seen a version of another view which is newer than this view's: it would have to
 // refuse this one. s.mu is held.
-func (s *Set) raise(ctx context.Context, a *activeView, seen distribution.Point) error {
-	newest := distribution.Point{Epoch: s.cur.State.ConfigEpoch(), Version: s.cur.State.ConfigSeq()}
+func (s *Set) raise(ctx context.Context, a *activeView, seen feed.Point) error {
+	newest := feed.Point{Epoch: s.cur.State.ConfigEpoch(), Version: s.cur.State.ConfigSeq()}
 	if a.point.Compare(seen) >= 0 || newest.Compare(seen) < 0 || a.base != s.cur {
 		return nil // it need not, or it would not help, or publishAll has still to do it
 	}
@@ -434,8 +434,8 @@ func (s *Set) insert(ctx context.Context, id string, built *view.View, cur *repl
 	if cur != s.cur {
 		built = built.Update(s.cur.Graph, changedKeys(cur, s.cur))
 	}
-	a := &activeView{view: built, base: s.cur, idle: s.opt.Now(), feed: distribution.NewFeed(id, distribution.FeedOptions{History: s.history, Metrics: s.opt.Metrics})}
-	a.point = distribution.Point{Epoch: s.cur.State.ConfigEpoch(), Version: s.cur.State.ConfigSeq()}
+	a := &activeView{view: built, base: s.cur, idle: s.opt.Now(), feed: feed.New(id, feed.Options{History: s.history, Metrics: s.opt.Metrics})}
+	a.point = feed.Point{Epoch: s.cur.State.ConfigEpoch(), Version: s.cur.State.ConfigSeq()}
 	if err := s.publish(ctx, a, built, a.point, digest.Hash{}); err != nil {
 		a.feed.Close()
 		return err
@@ -478,7 +478,7 @@ func (s *Set) Health() error {
 // Of gives the view that a node of a class should have, and the version that it
 // was published at. When no node of the class is connected, it is built for the
 // occasion and the version is the domain's.
-func (s *Set) Of(cur *replica.Current, class view.Class) (*view.View, distribution.Point) {
+func (s *Set) Of(cur *replica.Current, class view.Class) (*view.View, feed.Point) {
 	s.mu.Lock()
 	a, ok := s.active[class.ID()]
 	if ok {
@@ -487,17 +487,17 @@ func (s *Set) Of(cur *replica.Current, class view.Class) (*view.View, distributi
 		return v, p
 	}
 	s.mu.Unlock()
-	return view.Build(cur.Graph, class), distribution.Point{Epoch: cur.State.ConfigEpoch(), Version: cur.State.ConfigSeq()}
+	return view.Build(cur.Graph, class), feed.Point{Epoch: cur.State.ConfigEpoch(), Version: cur.State.ConfigSeq()}
 }
 
 // Target gives the version that a class's nodes should have, without building
 // anything; false when no such view is active.
-func (s *Set) Target(class view.Class) (distribution.Point, bool) {
+func (s *Set) Target(class view.Class) (feed.Point, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a, ok := s.active[class.ID()]
 	if !ok {
-		return distribution.Point{}, false
+		return feed.Point{}, false
 	}
 	return a.point, true
 }

@@ -22,6 +22,7 @@ import (
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/graph"
 	"github.com/meshkit/meshkit/pkg/resource"
 	"github.com/meshkit/meshkit/pkg/sign"
@@ -89,7 +90,7 @@ func caBundle(expires time.Time) ([]byte, error) {
 type node struct {
 	*authority
 	store   *lkg.Store
-	feed    *distribution.Feed
+	feed    *feed.Feed
 	trie    *digest.Trie
 	graph   *graph.Graph
 	durable activation.Durable
@@ -143,7 +144,7 @@ func (nd *node) take(u *distribution.Update, changes []graph.Change) error {
 		return err
 	}
 	nd.trie, nd.graph, nd.durable = next, g, d
-	return nd.feed.Publish(distribution.Version{Epoch: p.Epoch, Version: p.Version, View: p.View, Trie: next, Manifest: u.Manifest, At: time.Now()})
+	return nd.feed.Publish(feed.Version{Epoch: p.Epoch, Version: p.Version, View: p.View, Trie: next, Manifest: u.Manifest, At: time.Now()})
 }
 
 func newNode(ctx context.Context, b *bench, size int) (*node, []graph.Change, error) {
@@ -168,7 +169,7 @@ func newNode(ctx context.Context, b *bench, size int) (*node, []graph.Change, er
 	b.cleanup = append(b.cleanup, func() { _ = store.Close() })
 	nd := &node{
 		authority: auth, store: store, graph: graph.New(), held: make(map[activation.Point]*lkg.Content),
-		feed: distribution.NewFeed("all", distribution.FeedOptions{}),
+		feed: feed.New("all", feed.Options{}),
 	}
 	mesh := touched(size)
 	trie := trieOf(mesh)

@@ -17,6 +17,7 @@ import (
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/graph"
 	"github.com/meshkit/meshkit/pkg/trust"
 	"github.com/meshkit/meshkit/pkg/wire"
@@ -37,7 +38,7 @@ func (d *desk) Close(error)                {}
 // source publishes signed versions of one mesh.
 type source struct {
 	*viewer
-	feed *distribution.Feed
+	feed *feed.Feed
 }
 
 func newSource(size int) (*source, error) {
@@ -45,11 +46,11 @@ func newSource(size int) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &source{viewer: v, feed: distribution.NewFeed(v.view.Class.ID(), distribution.FeedOptions{})}, nil
+	return &source{viewer: v, feed: feed.New(v.view.Class.ID(), feed.Options{})}, nil
 }
 
 // publish signs and publishes the view as it is.
-func (s *source) publish(ctx context.Context) (distribution.Version, error) {
+func (s *source) publish(ctx context.Context) (feed.Version, error) {
 	root := s.view.Trie.Root()
 	m := &trustv1.Manifest{
 		Domain: "bench", View: s.view.Class.ID(), Epoch: 1, Version: uint64(s.n + 1), Digest: root[:],
@@ -58,16 +59,16 @@ func (s *source) publish(ctx context.Context) (distribution.Version, error) {
 	}
 	env, err := trust.SignManifest(ctx, s.signer, m)
 	if err != nil {
-		return distribution.Version{}, err
+		return feed.Version{}, err
 	}
-	v := distribution.Version{
+	v := feed.Version{
 		Epoch: m.Epoch, Version: m.Version, View: m.View, Trie: s.view.Trie, Manifest: env, Required: m.RequiredCapabilities, At: time.Now(),
 	}
 	return v, s.feed.Publish(v)
 }
 
 // change publishes a change of the mesh's second resource, always the same one.
-func (s *source) change(ctx context.Context) (distribution.Version, error) {
+func (s *source) change(ctx context.Context) (feed.Version, error) {
 	c := touch(s.changes[1], s.n)
 	s.n++
 	s.graph, _ = s.graph.Update([]graph.Change{c})
@@ -106,7 +107,7 @@ func (s *source) serve(b *bench) (*grpc.ClientConn, func(), error) {
 }
 
 // follow opens a stream for a node that holds v.
-func follow(ctx context.Context, conn *grpc.ClientConn, node string, v distribution.Version) (controlv1.ControlService_StreamClient, error) {
+func follow(ctx context.Context, conn *grpc.ClientConn, node string, v feed.Version) (controlv1.ControlService_StreamClient, error) {
 	stream, err := controlv1.NewControlServiceClient(conn).Stream(ctx)
 	if err != nil {
 		return nil, err

@@ -24,6 +24,7 @@ import (
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/graph"
 	"github.com/meshkit/meshkit/pkg/graph/graphtest"
 	"github.com/meshkit/meshkit/pkg/hub/fleet"
@@ -46,7 +47,7 @@ type plain struct {
 	anchors *trust.Anchors
 	tenure  *store.Tenure
 	fleet   *fleet.Fleet
-	feed    *distribution.Feed
+	feed    *feed.Feed
 	accept  *controlv1.Accepted
 	graph   *graph.Graph
 	view    *view.View
@@ -102,7 +103,7 @@ func newPlain(s serverSpec) (*plain, error) {
 	p.edited = mesh[1]
 	p.graph, _ = graph.New().Update(mesh)
 	p.view = view.Build(p.graph, view.ClassOf(p.graph, view.Known(), nil))
-	p.feed = distribution.NewFeed(p.view.Class.ID(), distribution.FeedOptions{})
+	p.feed = feed.New(p.view.Class.ID(), feed.Options{})
 	p.accept = &controlv1.Accepted{Hub: "hub1", Domain: domain, View: p.view.Class.ID()}
 	return p, p.publish(ctx)
 }
@@ -183,10 +184,10 @@ func (p *plain) publish(ctx context.Context) error {
 	p.before = root
 	p.fleet.Offered(m.View, root)
 	at := time.Now()
-	if err := p.feed.Publish(distribution.Version{Epoch: 1, Version: p.version, View: m.View, Trie: p.view.Trie, Manifest: env, Required: m.RequiredCapabilities, At: at}); err != nil {
+	if err := p.feed.Publish(feed.Version{Epoch: 1, Version: p.version, View: m.View, Trie: p.view.Trie, Manifest: env, Required: m.RequiredCapabilities, At: at}); err != nil {
 		return err
 	}
-	p.fleet.Published(distribution.Point{Epoch: 1, Version: p.version}, []string{m.View}, []fleet.Commit{{Version: p.version, At: at}})
+	p.fleet.Published(feed.Point{Epoch: 1, Version: p.version}, []string{m.View}, []fleet.Commit{{Version: p.version, At: at}})
 	return nil
 }
 

@@ -1,4 +1,22 @@
-package distribution
+// Package feed holds what is published of one view, and encodes what leads there once
+// for all who follow it.
+//
+//	f := feed.New(view, feed.Options{History: history})
+//	err := f.Publish(version)   // wakes the followers
+//
+// A follower asks for the wake with Watch, or waits for Changed, and then looks at what
+// is current: it is told that something changed, never what, so one that is slow misses
+// nothing but what was overtaken. The control streams of package distribution take the
+// encoded update from the content that their node has (Update); others take the version
+// itself (Current). A History keeps the content of earlier versions, to compute deltas
+// from; the feeds of a domain share one.
+//
+// Order: (epoch, version), lexicographic (Point). A feed never goes back.
+//
+// Feed, History and Metrics are safe for concurrent use and start no goroutines.
+// What a feed gives out is immutable and shared: published versions, encoded updates,
+// frames.
+package feed
 
 import (
 	"fmt"
@@ -18,8 +36,8 @@ import (
 // content that they refer to.
 const DefaultFrameBytes = 16 << 20
 
-// FeedOptions configure a Feed. The zero value is usable.
-type FeedOptions struct {
+// Options configure a Feed. The zero value is usable.
+type Options struct {
 	// History is shared by the feeds of a domain; nil makes one of default size.
 	History *History
 	// Metrics counts frames and views; nil counts nothing that anyone sees.
@@ -33,10 +51,10 @@ type FeedOptions struct {
 // Feed is the published versions of one view. Any number of streams follow it.
 type Feed struct {
 	view string
-	opts FeedOptions
+	opts Options
 
 	// current is what streams read, without a lock.
-	current atomic.Pointer[published]
+	current atomic.Pointer[Published]
 
 	mu       sync.Mutex // guards all below, and the order of stores to current
 	watchers map[*watcher]struct{}
@@ -46,14 +64,14 @@ type Feed struct {
 
 type watcher struct{ wake func() }
 
-// published is one version with everything that is derived from it. All but what
-// its mutex guards is immutable.
-type published struct {
+// Published is one version with everything that is derived from it. All but what the
+// mutex of its frames guards is immutable.
+type Published struct {
 	Version
-	digest    digest.Hash
-	seq       uint64       // counts contents, from 1
+	Digest    digest.Hash  // of the content
+	Seq       uint64       // counts contents, from 1
+	Freshness *wire.Frame  // newest statement for this version, or nil
 	previous  *digest.Trie // content before this one, kept whatever the history's bounds
-	freshness *wire.Frame  // newest statement for this version, or nil
 	frames    *frameCache
 }
 
@@ -73,12 +91,12 @@ type frameKey struct {
 // lazyUpdate is encoded by the first who needs it, while others wait.
 type lazyUpdate struct {
 	once sync.Once
-	made atomic.Pointer[encoded]
+	made atomic.Pointer[Encoded]
 	err  error // set within once
 }
 
-// NewFeed makes a feed without content for the view with this id.
-func NewFeed(view string, o FeedOptions) *Feed {
+// New makes a feed without content for the view with this id.
+func New(view string, o Options) *Feed {
 	if o.History == nil {
 		o.History = NewHistory(0, 0)
 	}
@@ -108,7 +126,7 @@ func (f *Feed) Publish(v Version) error {
 	if v.View != f.view {
 		return fault.New(fault.CodeInternal, "publish %s of view %q into the feed of view %q", v.Point(), v.View, f.view)
 	}
-	next := &published{Version: v, digest: v.Trie.Root(), seq: 1, frames: &frameCache{made: make(map[frameKey]*lazyUpdate)}}
+	next := &Published{Version: v, Digest: v.Trie.Root(), Seq: 1, frames: &frameCache{made: make(map[frameKey]*lazyUpdate)}}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -120,15 +138,15 @@ func (f *Feed) Publish(v Version) error {
 		switch order := v.Point().Compare(cur.Point()); {
 		case order < 0:
 			return fault.New(fault.CodeVersionBack, "view %s: publish %s after %s", f.view, v.Point(), cur.Point())
-		case order == 0 && next.digest != cur.digest:
-			return fault.New(fault.CodeTwoContents, "view %s at %s: digest %s after %s", f.view, v.Point(), next.digest, cur.digest)
+		case order == 0 && next.Digest != cur.Digest:
+			return fault.New(fault.CodeTwoContents, "view %s at %s: digest %s after %s", f.view, v.Point(), next.Digest, cur.Digest)
 		case order == 0:
-			next.freshness = cur.freshness
+			next.Freshness = cur.Freshness
 		}
-		next.previous, next.seq = cur.previous, cur.seq
-		if next.digest != cur.digest {
+		next.previous, next.Seq = cur.previous, cur.Seq
+		if next.Digest != cur.Digest {
 			next.previous = cur.Trie
-			next.seq++
+			next.Seq++
 			cost = stepCost(cur.Trie, v.Trie)
 		}
 	}
@@ -165,7 +183,7 @@ func (f *Feed) Freshness(env *trustv1.Envelope) error {
 	if err != nil {
 		return fmt.Errorf("encode freshness: %w", err)
 	}
-	f.opts.Metrics.encoded(frame.Size())
+	f.opts.Metrics.Encoded(frame.Size())
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	cur := f.current.Load()
@@ -173,17 +191,17 @@ func (f *Feed) Freshness(env *trustv1.Envelope) error {
 		return fault.New(fault.CodeFreshnessFor, "view %s has no content yet", f.view)
 	}
 	of := Point{Epoch: says.GetEpoch(), Version: says.GetVersion()}
-	if of != cur.Point() || says.GetView() != f.view || string(says.GetDigest()) != string(cur.digest[:]) {
+	if of != cur.Point() || says.GetView() != f.view || string(says.GetDigest()) != string(cur.Digest[:]) {
 		return fault.New(fault.CodeFreshnessFor, "freshness is for view %s at %s, not for view %s at %s", says.GetView(), of, f.view, cur.Point())
 	}
 	next := *cur
-	next.freshness = frame
+	next.Freshness = frame
 	f.store(&next)
 	return nil
 }
 
 // store makes p current and wakes all. f.mu is held.
-func (f *Feed) store(p *published) {
+func (f *Feed) store(p *Published) {
 	f.current.Store(p)
 	if f.changed != nil {
 		close(f.changed)
@@ -202,6 +220,10 @@ func (f *Feed) Current() (Version, bool) {
 	}
 	return p.Version, true
 }
+
+// Published gives the current version with what is derived from it, nil when nothing
+// was published yet. It takes no lock.
+func (f *Feed) Published() *Published { return f.current.Load() }
 
 // Changed gives a channel that is closed by the next change. Take the channel, then
 // look at Current, then wait: no change is missed.
@@ -233,9 +255,9 @@ func (f *Feed) Close() {
 	}
 }
 
-// watch calls wake after every change, until the returned function is called. wake
+// Watch calls wake after every change, until the returned function is called. wake
 // must not block nor call into the feed.
-func (f *Feed) watch(wake func()) (stop func()) {
+func (f *Feed) Watch(wake func()) (stop func()) {
 	w := &watcher{wake: wake}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -248,7 +270,7 @@ func (f *Feed) watch(wake func()) (stop func()) {
 }
 
 // base finds a trie that a node holds, to compute a delta from.
-func (f *Feed) base(p *published, root digest.Hash) (*digest.Trie, bool) {
+func (f *Feed) base(p *Published, root digest.Hash) (*digest.Trie, bool) {
 	if root.IsZero() {
 		return nil, true
 	}
@@ -258,9 +280,10 @@ func (f *Feed) base(p *published, root digest.Hash) (*digest.Trie, bool) {
 	return f.opts.History.get(root)
 }
 
-// update gives the encoded step to p from the content with this root, or a snapshot
-// when known is false or the base is gone. It is encoded by the first that asks.
-func (f *Feed) update(p *published, root digest.Hash, known bool) (*encoded, error) {
+// Update gives the encoded step to p, which f published, from the content with this
+// root, or a snapshot when known is false or the base is gone. It is encoded by the first
+// that asks, while others that want the same wait.
+func (f *Feed) Update(p *Published, root digest.Hash, known bool) (*Encoded, error) {
 	key := frameKey{}
 	var base *digest.Trie
 	if known {
@@ -276,8 +299,8 @@ func (f *Feed) update(p *published, root digest.Hash, known bool) (*encoded, err
 			return
 		}
 		u.made.Store(e)
-		for _, frame := range e.frames {
-			f.opts.Metrics.encoded(frame.Size())
+		for _, frame := range e.Frames {
+			f.opts.Metrics.Encoded(frame.Size())
 		}
 		p.frames.charge(key, e.own, f.opts.FrameBytes)
 	})

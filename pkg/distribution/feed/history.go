@@ -1,4 +1,4 @@
-package distribution
+package feed
 
 import (
 	"container/list"

@@ -1,4 +1,4 @@
-package distribution
+package feed
 
 import (
 	"google.golang.org/protobuf/encoding/protowire"
@@ -39,17 +39,17 @@ const (
 	snapshotSlack = 1 << 10
 )
 
-// encoded is an update in its wire form, as one frame per chunk. Immutable.
-type encoded struct {
-	frames   []*wire.Frame
+// Encoded is an update in its wire form, as one frame per chunk. Immutable.
+type Encoded struct {
+	Frames   []*wire.Frame
+	Snapshot bool
 	size     int // bytes on the wire, all frames
 	own      int // bytes that the frames hold themselves, not shared with a trie
-	snapshot bool
 }
 
 // encodeUpdate encodes the step from base to v's content; a nil base gives a
 // snapshot. A delta that would be no smaller than a snapshot becomes one.
-func encodeUpdate(v *Version, base *digest.Trie, delta bool, chunkBytes int) (*encoded, error) {
+func encodeUpdate(v *Version, base *digest.Trie, delta bool, chunkBytes int) (*Encoded, error) {
 	manifest, err := proto.MarshalOptions{Deterministic: true}.Marshal(manifestOf(v))
 	if err != nil {
 		return nil, err
@@ -181,12 +181,12 @@ func (e *encoder) flush() {
 }
 
 // finish puts the chunk numbers and the outer message around each chunk.
-func (e *encoder) finish(snapshot bool) *encoded {
+func (e *encoder) finish(snapshot bool) *Encoded {
 	e.flush()
 	if e.now.size > 0 {
 		e.chunks = append(e.chunks, e.now)
 	}
-	out := &encoded{own: e.own, snapshot: snapshot, frames: make([]*wire.Frame, 0, len(e.chunks))}
+	out := &Encoded{own: e.own, Snapshot: snapshot, Frames: make([]*wire.Frame, 0, len(e.chunks))}
 	for i, c := range e.chunks {
 		var tail []byte
 		if i > 0 {
@@ -203,7 +203,7 @@ func (e *encoder) finish(snapshot bool) *encoded {
 			parts = [][]byte{append(append(head, c.parts[0]...), tail...)}
 		}
 		f := wire.NewFrame(parts...)
-		out.frames = append(out.frames, f)
+		out.Frames = append(out.Frames, f)
 		out.size += f.Size()
 	}
 	return out
