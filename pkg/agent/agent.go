@@ -45,7 +45,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/agent/lkg"
 	"github.com/meshkit/meshkit/pkg/agent/local"
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
-	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/subscriber"
 	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
@@ -107,7 +107,7 @@ type Agent struct {
 
 	state    atomic.Pointer[state]
 	accepted atomic.Pointer[controlv1.Accepted]
-	client   atomic.Pointer[distribution.Client]
+	client   atomic.Pointer[subscriber.Client]
 
 	// issued is when the newest freshness statement was issued; the stream's goroutine
 	// owns it.
@@ -292,7 +292,7 @@ func (a *Agent) post(m message) {
 }
 
 // send calls f with the client of the present stream, if there is one.
-func (a *Agent) send(f func(*distribution.Client)) {
+func (a *Agent) send(f func(*subscriber.Client)) {
 	if c := a.client.Load(); c != nil {
 		f(c)
 	}

@@ -28,6 +28,7 @@ import (
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/subscriber"
 	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
@@ -161,15 +162,15 @@ func TestChangesArriveAndSurviveTheLossOfEveryHub(t *testing.T) {
 
 // follower is a data plane that streams.
 type follower struct {
-	updates chan *distribution.Update
-	client  *distribution.Client
+	updates chan *subscriber.Update
+	client  *subscriber.Client
 	node    string
 }
 
 func follow(t testing.TB, address string, creds credentials.TransportCredentials, node string) *follower {
 	t.Helper()
-	f := &follower{updates: make(chan *distribution.Update, 100), node: node}
-	c, err := distribution.NewClient(distribution.ClientConfig{Hubs: []string{address}, DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(creds)}, Handler: f})
+	f := &follower{updates: make(chan *subscriber.Update, 100), node: node}
+	c, err := subscriber.New(subscriber.Config{Hubs: []string{address}, DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(creds)}, Handler: f})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +192,7 @@ func (f *follower) Hello() *controlv1.Hello {
 	return &controlv1.Hello{Node: f.node, Capabilities: []string{"core/v1"}, Protocols: []string{distribution.Protocol}}
 }
 func (f *follower) Accepted(context.Context, string, *controlv1.Accepted) {}
-func (f *follower) Update(_ context.Context, u *distribution.Update)      { f.updates <- u }
+func (f *follower) Update(_ context.Context, u *subscriber.Update)        { f.updates <- u }
 func (f *follower) Freshness(context.Context, *trustv1.Envelope)          {}
 func (f *follower) Trust(context.Context, *trustv1.Metadata)              {}
 func (f *follower) Notice(context.Context, *controlv1.Notice)             {}

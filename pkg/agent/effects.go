@@ -20,8 +20,8 @@ import (
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
-	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/distribution/feed"
+	"github.com/meshkit/meshkit/pkg/distribution/subscriber"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
@@ -201,7 +201,7 @@ func (l *loop) checkHealth(ctx context.Context, e activation.CheckHealth, b *bun
 }
 
 func (l *loop) ack(e activation.Ack) {
-	l.send(func(c *distribution.Client) {
+	l.send(func(c *subscriber.Client) {
 		c.Ack(&controlv1.Ack{
 			Epoch: e.Point.Epoch, Version: e.Point.Version, Digest: e.Point.Digest.Bytes(),
 			ActivatedAt: timestamppb.New(e.ActivatedAt), Kept: e.Kept,
@@ -215,7 +215,7 @@ func (l *loop) nack(e activation.Nack) {
 	if e.Reason.Code == fault.CodeEquivocation {
 		l.showEvidence(e.Point)
 	}
-	l.send(func(c *distribution.Client) {
+	l.send(func(c *subscriber.Client) {
 		c.Nack(&controlv1.Nack{
 			Epoch: e.Point.Epoch, Version: e.Point.Version, Digest: e.Point.Digest.Bytes(),
 			Code: string(e.Reason.Code), Resource: e.Reason.Resource, Message: clip(e.Reason.Message), Resync: e.Reason.Resync,

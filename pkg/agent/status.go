@@ -12,7 +12,7 @@ import (
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
-	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/subscriber"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/version"
 )
@@ -145,7 +145,7 @@ func (a *Agent) status(rep activation.Report) *controlv1.Status {
 func sameStatus(a, b *controlv1.Status) bool { return proto.Equal(a, b) }
 
 func (a *Agent) report(s *controlv1.Status) {
-	a.send(func(c *distribution.Client) { c.Report(s) })
+	a.send(func(c *subscriber.Client) { c.Report(s) })
 }
 
 // Ready says why the agent is not ready, or nil: it is ready when it has content.

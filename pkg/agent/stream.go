@@ -16,6 +16,7 @@ import (
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/subscriber"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/mtls"
 	"github.com/meshkit/meshkit/pkg/trust"
@@ -56,7 +57,7 @@ func (a *Agent) stream(ctx context.Context) error {
 }
 
 func (a *Agent) streamOnce(ctx context.Context) error {
-	c, err := distribution.NewClient(distribution.ClientConfig{
+	c, err := subscriber.New(subscriber.Config{
 		Hubs: a.cfg.Hubs, DialOptions: a.dialOptions(), Handler: &receiver{Agent: a},
 		Limits: a.cfg.distributionLimits(), Logger: a.log,
 	})
@@ -101,7 +102,7 @@ func (r *receiver) reconsider(now time.Time) {
 	r.resume()
 }
 
-// Hello implements distribution.Handler.
+// Hello implements subscriber.Handler.
 func (r *receiver) Hello() *controlv1.Hello {
 	rep := r.state.Load().report
 	r.tip, r.early = nil, nil
@@ -115,7 +116,7 @@ func (r *receiver) Hello() *controlv1.Hello {
 	}
 }
 
-// Accepted implements distribution.Handler.
+// Accepted implements subscriber.Handler.
 func (r *receiver) Accepted(_ context.Context, hub string, acc *controlv1.Accepted) {
 	r.accepted.Store(acc)
 	r.feeds.Accepted(acc)
@@ -131,8 +132,8 @@ func (a *Agent) reportAgain() {
 	}
 }
 
-// Update implements distribution.Handler: it verifies, and hands over what holds.
-func (r *receiver) Update(_ context.Context, u *distribution.Update) {
+// Update implements subscriber.Handler: it verifies, and hands over what holds.
+func (r *receiver) Update(_ context.Context, u *subscriber.Update) {
 	b, why := r.verify(u, time.Now())
 	r.early = nil
 	if why != nil {
@@ -147,7 +148,7 @@ func (r *receiver) Update(_ context.Context, u *distribution.Update) {
 }
 
 // verify holds an update against the anchors and its own manifest.
-func (r *receiver) verify(u *distribution.Update, now time.Time) (*bundle, *activation.Reason) {
+func (r *receiver) verify(u *subscriber.Update, now time.Time) (*bundle, *activation.Reason) {
 	m, hub, err := r.anchors.get().VerifyManifest(u.Manifest, now)
 	if err != nil {
 		return nil, activation.ReasonOf(err, fault.CodeInternal)
@@ -156,7 +157,7 @@ func (r *receiver) verify(u *distribution.Update, now time.Time) (*bundle, *acti
 	if !u.Snapshot {
 		base = r.base(u.Base)
 	}
-	t, err := distribution.Apply(base, m, u, r.cfg.distributionLimits())
+	t, err := subscriber.Apply(base, m, u, r.cfg.distributionLimits())
 	if err != nil {
 		why := activation.ReasonOf(err, fault.CodeInternal)
 		// A delta that does not fit may mean that the two sides differ about the
@@ -187,7 +188,7 @@ func (r *receiver) base(root digest.Hash) *digest.Trie {
 	return nil
 }
 
-// Freshness implements distribution.Handler.
+// Freshness implements subscriber.Handler.
 func (r *receiver) Freshness(_ context.Context, env *trustv1.Envelope) {
 	now := time.Now()
 	r.reconsider(now)
@@ -258,7 +259,7 @@ func (l *loop) vouchedByListed() bool {
 	return l.active.content.Vouch != nil && l.anchors.lists(l.active.content.Vouch)
 }
 
-// Trust implements distribution.Handler.
+// Trust implements subscriber.Handler.
 func (r *receiver) Trust(_ context.Context, m *trustv1.Metadata) {
 	changed, err := r.anchors.update(m, time.Now())
 	if err != nil && !changed {
@@ -279,12 +280,12 @@ func (r *receiver) Trust(_ context.Context, m *trustv1.Metadata) {
 	r.adoptBundle()
 }
 
-// Notice implements distribution.Handler.
+// Notice implements subscriber.Handler.
 func (r *receiver) Notice(_ context.Context, n *controlv1.Notice) {
 	r.log.Warn("notice from hub", "code", n.GetCode(), "message", n.GetMessage(), "remedy", n.GetRemediation())
 }
 
-// Disconnected implements distribution.Handler.
+// Disconnected implements subscriber.Handler.
 func (r *receiver) Disconnected(hub string, err error, wait time.Duration) {
 	reason := ""
 	if err != nil {

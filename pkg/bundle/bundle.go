@@ -34,6 +34,7 @@ import (
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/subscriber"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/trust"
 )
@@ -139,7 +140,7 @@ func open(payload []byte, pinned *trust.Anchors, now *time.Time) (*Bundle, error
 	if err != nil {
 		return nil, err
 	}
-	content, err := distribution.Apply(nil, manifest, &distribution.Update{Snapshot: true, Upserts: m.GetResources()}, distribution.Limits{})
+	content, err := subscriber.Apply(nil, manifest, &subscriber.Update{Snapshot: true, Upserts: m.GetResources()}, distribution.Limits{})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
-package distribution
+package distribution_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,27 +9,21 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/metadata"
+
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
 
-func nodeID(t *testing.T, name string) identity.ID {
-	t.Helper()
-	id, err := identity.New("test.example", identity.Node, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
 // TestReconnectStormIsAdmittedAtABoundedRate lets 600 nodes come at once, as after
 // the restart of a hub that admits 50 a second.
 func TestReconnectStormIsAdmittedAtABoundedRate(t *testing.T) {
 	const nodes, perSecond, burst = 600, 50, 20
-	bubble(t, ServerConfig{AdmissionRate: perSecond, AdmissionBurst: burst}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{AdmissionRate: perSecond, AdmissionBurst: burst}, func(t *testing.T, l *lab) {
 		l.publish(feedtest.At(1, 1), feedtest.Trie(3, 100))
 		start := time.Now()
 		var all []*node
@@ -67,7 +62,7 @@ func TestReconnectStormIsAdmittedAtABoundedRate(t *testing.T) {
 }
 
 func TestStreamLimitRefusesWithRetryInfo(t *testing.T) {
-	bubble(t, ServerConfig{MaxStreams: 1}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{MaxStreams: 1}, func(t *testing.T, l *lab) {
 		conn := l.conn()
 		defer conn.Close()
 		_ = l.open(t.Context(), conn, &controlv1.Hello{Node: "n1"})
@@ -83,7 +78,7 @@ func TestStreamLimitRefusesWithRetryInfo(t *testing.T) {
 }
 
 func TestDrainSendsNodesElsewhereAndReturnsWhenAllAreGone(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		l.publish(feedtest.At(1, 1), feedtest.Trie(3, 100))
 		var all []*node
 		for i := range 20 {
@@ -123,7 +118,7 @@ func TestDrainSendsNodesElsewhereAndReturnsWhenAllAreGone(t *testing.T) {
 }
 
 func TestDrainCutsWhoDoesNotLeave(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		conn := l.conn()
 		defer conn.Close()
 		_ = l.open(t.Context(), conn, &controlv1.Hello{Node: "deaf"})
@@ -132,8 +127,65 @@ func TestDrainCutsWhoDoesNotLeave(t *testing.T) {
 		if err := l.server.Drain(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(start); took != endGrace {
-			t.Errorf("drained after %s, want the grace of %s", took, endGrace)
+		if took := time.Since(start); took != distribution.EndGrace {
+			t.Errorf("drained after %s, want the grace of %s", took, distribution.EndGrace)
+		}
+	})
+}
+
+// certified takes the node's identity from metadata, which stands for a certificate.
+func certified(ctx context.Context) (distribution.Peer, error) {
+	names := metadata.ValueFromIncomingContext(ctx, "test-certificate")
+	if len(names) == 0 {
+		return distribution.Peer{Address: "memory"}, nil
+	}
+	id, err := identity.New(feedtest.Domain, identity.Node, names[0])
+	return distribution.Peer{ID: id, Address: "memory"}, err
+}
+
+// TestOneNodeCannotUseUpTheAdmissionOfOthers lets one node open streams as fast as it
+// can: it is refused, and everyone else is admitted as if it were not there.
+func TestOneNodeCannotUseUpTheAdmissionOfOthers(t *testing.T) {
+	bubble(t, distribution.ServerConfig{AdmissionRate: 50, AdmissionBurst: 40, MaxStreams: 30, Identify: certified}, func(t *testing.T, l *lab) {
+		trie := feedtest.Trie(3, 100)
+		l.publish(feedtest.At(1, 1), trie)
+		conn := l.conn()
+		defer conn.Close()
+		ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(t.Context(), "test-certificate", "evil"))
+		defer cancel()
+		client := controlv1.NewControlServiceClient(conn)
+		refused := 0
+		for range 25 { // each one silent, as many as a connection carries
+			s, err := client.Stream(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if l.server.Streams() > distribution.MaxNodeStreams {
+				t.Fatalf("one node holds %d streams, want at most %d", l.server.Streams(), distribution.MaxNodeStreams)
+			}
+			_ = s
+		}
+		for range 200 {
+			s, err := client.Stream(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = drainUntilEnd(s)
+			if !errors.Is(err, fault.CodeAdmission) {
+				t.Fatalf("ended with %v (%s), want %s", err, fault.CodeOf(err), fault.CodeAdmission)
+			}
+			if wait, ok := wire.RetryAfter(err); !ok || wait < distribution.MinRetry {
+				t.Fatalf("told to come back after %s", wait)
+			}
+			refused++
+		}
+		good := &node{name: "good"}
+		start := time.Now()
+		defer l.join(good)()
+		synctest.Wait()
+		if good.root() != trie.Root() || time.Since(start) != 0 {
+			t.Errorf("after %d refusals of the other, the good node was not served at once", refused)
 		}
 	})
 }

@@ -1,10 +1,11 @@
-package distribution
+package distribution_test
 
 import (
 	"fmt"
 	"testing"
 	"testing/synctest"
 
+	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 )
@@ -14,7 +15,7 @@ import (
 func TestOnlyAServerThatGoesBackTakesItsNodesBack(t *testing.T) {
 	for _, back := range []bool{true, false} {
 		t.Run(fmt.Sprintf("back %v", back), func(t *testing.T) {
-			bubble(t, ServerConfig{Back: back}, func(t *testing.T, l *lab) {
+			bubble(t, distribution.ServerConfig{Back: back}, func(t *testing.T, l *lab) {
 				older, newer := feedtest.Trie(3, 100), feedtest.Trie(4, 100)
 				l.publish(feedtest.At(1, 1), older)
 				n := &node{name: "proxy", goesBack: true}
@@ -26,14 +27,14 @@ func TestOnlyAServerThatGoesBackTakesItsNodesBack(t *testing.T) {
 				}
 				l.feed = feed.New(feedtest.View, feed.Options{History: l.history, Metrics: l.metrics.Feeds})
 				l.publish(feedtest.At(1, 1), older)
-				l.desk.change(func(o *Offer) { o.Feed = l.feed })
+				l.desk.change(func(o *distribution.Offer) { o.Feed = l.feed })
 				synctest.Wait()
 				want := newer
 				if back {
 					want = older
 				}
 				if n.root() != want.Root() {
-					t.Errorf("the node has %s, want %s", short(n.root()), short(want.Root()))
+					t.Errorf("the node has %s, want %s", n.root(), want.Root())
 				}
 				if !back {
 					return

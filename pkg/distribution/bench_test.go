@@ -1,4 +1,4 @@
-package distribution
+package distribution_test
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 	"github.com/meshkit/meshkit/pkg/wire"
@@ -22,7 +23,7 @@ import (
 func BenchmarkFanOut(b *testing.B) {
 	for _, streams := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprintf("streams=%d", streams), func(b *testing.B) {
-			l := newLab(b, ServerConfig{AdmissionRate: 1e6, AdmissionBurst: 1e6, MessageRate: 1e6, MessageBurst: 1e6})
+			l := newLab(b, distribution.ServerConfig{AdmissionRate: 1e6, AdmissionBurst: 1e6, MessageRate: 1e6, MessageBurst: 1e6})
 			defer l.stop()
 			tries := [2]*digest.Trie{feedtest.Trie(100, 1024)}
 			tries[1] = tries[0].Set(feedtest.Key("r00001"), feedtest.Resource("r00001", 1, 1024))
@@ -84,7 +85,7 @@ func ackAll(s controlv1.ControlService_StreamClient, f *feed.Feed, got chan<- st
 func BenchmarkIdleStream(b *testing.B) {
 	const streams = 1000
 	for range b.N {
-		l := newLab(b, ServerConfig{AdmissionRate: 1e6, AdmissionBurst: 1e6})
+		l := newLab(b, distribution.ServerConfig{AdmissionRate: 1e6, AdmissionBurst: 1e6})
 		before, goroutines := heap(), runtime.NumGoroutine()
 		ctx, cancel := context.WithCancel(context.Background())
 		var conns []*grpc.ClientConn
@@ -112,26 +113,4 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapInuse + m.StackInuse
-}
-
-// BenchmarkDelta decodes and applies a one-resource change of 10,000.
-func BenchmarkDelta(b *testing.B) {
-	from := feedtest.Trie(10_000, 1024)
-	to := from.Set(feedtest.Key("r00001"), feedtest.Resource("r00001", 1, 1024))
-	v := feedtest.Version(feedtest.At(1, 2), to)
-	m := feedtest.Manifest(feedtest.At(1, 2), to)
-	e, err := encoded(v, from, true, 0)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		u, err := receive(e.Frames, Limits{})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := Apply(from, m, u, Limits{}); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

@@ -144,7 +144,7 @@ func TestCursorBringsTheNodeToTheNewestThatItTakes(t *testing.T) {
 			p.hear()
 		}
 		if p.node != hashOf(6) || p.empty {
-			t.Fatalf("the node holds %s, the newest is %s; cursor %+v", short(p.node), short(hashOf(6)), p.cursor)
+			t.Fatalf("the node holds %s, the newest is %s; cursor %+v", p.node, hashOf(6), p.cursor)
 		}
 		if len(p.down)+len(p.up)+len(p.cursor.flight) > 0 {
 			t.Fatalf("not quiet: %d down, %d up, %d in flight", len(p.down), len(p.up), len(p.cursor.flight))

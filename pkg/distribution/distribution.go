@@ -8,30 +8,26 @@
 //     a slow reader gets one coalesced delta when it is ready again. A Backend
 //     decides which feed a node follows; the hub has one, and so has an agent that
 //     re-serves to local processes.
-//   - A Client is one node's side: it keeps a stream to one of several hubs and
-//     hands what arrives to a Handler.
-//   - Apply computes what an update leads to and holds it against the manifest.
+//   - A node's side is package subscriber: a client that keeps a stream to one of several
+//     hubs, and what an update leads to.
 //
 // Order: (epoch, version), lexicographic. Nothing here ever sends, publishes or
 // applies content below what the other side already has.
 //
-// Server and Client are safe for concurrent use. The only goroutines
-// that outlive a call are those that write, while there is something to write;
-// Server.Close and the end of Client.Run wait for theirs.
+// A Server is safe for concurrent use. The only goroutines that outlive a call are
+// those that write, while there is something to write; Server.Close waits for them.
 package distribution
 
 import (
 	"context"
-	"time"
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
-	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/identity"
 )
 
-// Protocol is the revision of the control protocol that this package speaks.
+// Protocol is the revision of the control protocol that both ends speak.
 const Protocol = "v1"
 
 // Peer is the other end of a stream.
@@ -94,20 +90,4 @@ type Trust interface {
 	KeysetVersion() uint64
 	// Metadata gives everything after these versions.
 	Metadata(sinceRoot, sinceKeyset uint64) *trustv1.Metadata
-}
-
-// Update is one update as it arrived: chunks joined, sizes within limits, nothing
-// verified.
-type Update struct {
-	Manifest *trustv1.Envelope
-	// Base is the digest that the update applies to. Snapshot: it replaces everything.
-	Base     digest.Hash
-	Snapshot bool
-	Upserts  []*controlv1.Resource
-	Removals []string
-	// Traceparent of the change, or "".
-	Traceparent string
-	// Bytes is what the update took on the wire, Received when its last chunk came.
-	Bytes    int
-	Received time.Time
 }

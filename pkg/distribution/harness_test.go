@@ -1,4 +1,4 @@
-package distribution
+package distribution_test
 
 import (
 	"context"
@@ -20,8 +20,10 @@ import (
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
+	"github.com/meshkit/meshkit/pkg/distribution/subscriber"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
@@ -48,8 +50,8 @@ func (l localListener) Accept() (net.Conn, error) {
 // lab is one hub with a feed, over memory.
 type lab struct {
 	t        testing.TB
-	server   *Server
-	metrics  *Metrics
+	server   *distribution.Server
+	metrics  *distribution.Metrics
 	history  *feed.History
 	feed     *feed.Feed
 	desk     *desk
@@ -57,17 +59,17 @@ type lab struct {
 	stop     func()
 }
 
-func newLab(t testing.TB, cfg ServerConfig) *lab {
-	metrics := NewMetrics()
+func newLab(t testing.TB, cfg distribution.ServerConfig) *lab {
+	metrics := distribution.NewMetrics()
 	l := &lab{t: t, metrics: metrics, history: feed.NewHistory(0, 0), listener: bufconn.Listen(256 << 10)}
 	l.feed = feed.New(feedtest.View, feed.Options{History: l.history, Metrics: metrics.Feeds})
-	l.desk = &desk{offer: Offer{Accepted: &controlv1.Accepted{Hub: "hub1", Domain: feedtest.Domain, View: feedtest.View}, Feed: l.feed}, visits: map[string]*visit{}}
+	l.desk = &desk{offer: distribution.Offer{Accepted: &controlv1.Accepted{Hub: "hub1", Domain: feedtest.Domain, View: feedtest.View}, Feed: l.feed}, visits: map[string]*visit{}}
 	cfg.Backend, cfg.Metrics = l.desk, metrics
 	if cfg.Identify == nil {
-		cfg.Identify = func(context.Context) (Peer, error) { return Peer{Address: "memory"}, nil }
+		cfg.Identify = func(context.Context) (distribution.Peer, error) { return distribution.Peer{Address: "memory"}, nil }
 	}
 	var err error
-	if l.server, err = NewServer(cfg); err != nil {
+	if l.server, err = distribution.NewServer(cfg); err != nil {
 		t.Fatal(err)
 	}
 	g := grpc.NewServer(append(wire.ServerOptions(wire.ServerConfig{}), grpc.Creds(local.NewCredentials()))...)
@@ -122,7 +124,7 @@ func (l *lab) open(ctx context.Context, conn *grpc.ClientConn, hello *controlv1.
 		l.t.Fatal(err)
 	}
 	if hello.Protocols == nil {
-		hello.Protocols = []string{Protocol}
+		hello.Protocols = []string{distribution.Protocol}
 	}
 	if err := s.Send(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Hello{Hello: hello}}); err != nil && !errors.Is(err, io.EOF) { // io.EOF: refused already, Recv says why
 		l.t.Fatal(err)
@@ -133,7 +135,7 @@ func (l *lab) open(ctx context.Context, conn *grpc.ClientConn, hello *controlv1.
 // desk is a Backend that offers every node the same.
 type desk struct {
 	mu     sync.Mutex // guards all below
-	offer  Offer
+	offer  distribution.Offer
 	visits map[string]*visit
 	fail   error
 }
@@ -151,7 +153,7 @@ type visit struct {
 	cause  error
 }
 
-func (d *desk) Attach(_ context.Context, _ Peer, hello *controlv1.Hello, wake func()) (Session, error) {
+func (d *desk) Attach(_ context.Context, _ distribution.Peer, hello *controlv1.Hello, wake func()) (distribution.Session, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.fail != nil {
@@ -169,7 +171,7 @@ func (d *desk) visit(node string) *visit {
 }
 
 // change edits the offer and wakes all.
-func (d *desk) change(edit func(*Offer)) {
+func (d *desk) change(edit func(*distribution.Offer)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	edit(&d.offer)
@@ -178,7 +180,7 @@ func (d *desk) change(edit func(*Offer)) {
 	}
 }
 
-func (v *visit) Offer() Offer {
+func (v *visit) Offer() distribution.Offer {
 	v.desk.mu.Lock()
 	defer v.desk.mu.Unlock()
 	return v.desk.offer
@@ -212,14 +214,14 @@ func (v *visit) Close(cause error) {
 // node is a small agent: it verifies what this package is about, and keeps what fits.
 type node struct {
 	name   string
-	client *Client
-	limits Limits
+	client *subscriber.Client
+	limits distribution.Limits
 
 	mu           sync.Mutex // guards all below
 	trie         *digest.Trie
 	has          bool
 	at, highest  feed.Point
-	updates      []*Update
+	updates      []*subscriber.Update
 	fresh        []*trustv1.Envelope
 	trusts       []*trustv1.Metadata
 	notices      []*controlv1.Notice
@@ -227,7 +229,7 @@ type node struct {
 	disconnects  []error
 	waits        []time.Duration
 	silent       bool                         // neither acks nor nacks
-	unhandled    []*Update                    // while silent
+	unhandled    []*subscriber.Update         // while silent
 	refuse       func(*trustv1.Manifest) bool // refuses content
 	acceptedAt   time.Time
 	resyncsAsked int
@@ -254,7 +256,7 @@ func (n *node) Accepted(context.Context, string, *controlv1.Accepted) {
 	n.acceptedAt = time.Now()
 }
 
-func (n *node) Update(_ context.Context, u *Update) {
+func (n *node) Update(_ context.Context, u *subscriber.Update) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.note("update")
@@ -279,14 +281,14 @@ func (n *node) comeToItsSenses() {
 }
 
 // handle applies and answers. n.mu is held.
-func (n *node) handle(u *Update) {
+func (n *node) handle(u *subscriber.Update) {
 	var m trustv1.Manifest
 	if err := proto.Unmarshal(u.Manifest.GetPayload(), &m); err != nil {
 		panic(err)
 	}
 	at := feedtest.At(m.GetEpoch(), m.GetVersion())
 	nack := &controlv1.Nack{Epoch: at.Epoch, Version: at.Version, Digest: m.GetDigest()}
-	switch next, err := Apply(n.trie, &m, u, n.limits); {
+	switch next, err := subscriber.Apply(n.trie, &m, u, n.limits); {
 	case m.GetDomain() != feedtest.Domain:
 		nack.Message = "wrong domain"
 		n.client.Nack(nack)
@@ -349,7 +351,7 @@ func (n *node) with(f func()) {
 
 // join runs a node against the lab until the returned function is called.
 func (l *lab) join(n *node) (leave func()) {
-	c, err := NewClient(ClientConfig{Hubs: []string{"hub1:1"}, DialOptions: l.dialOptions(), Handler: n, Limits: n.limits})
+	c, err := subscriber.New(subscriber.Config{Hubs: []string{"hub1:1"}, DialOptions: l.dialOptions(), Handler: n, Limits: n.limits})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -395,7 +397,7 @@ func (l *lab) count(name, label string) (sum float64) {
 }
 
 // bubble runs f with fake time; f's lab is stopped at its end.
-func bubble(t *testing.T, cfg ServerConfig, f func(t *testing.T, l *lab)) {
+func bubble(t *testing.T, cfg distribution.ServerConfig, f func(t *testing.T, l *lab)) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, cfg)
 		defer l.stop()

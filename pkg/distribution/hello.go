@@ -39,16 +39,16 @@ func checkHello(h *controlv1.Hello, peer Peer) error {
 		return fault.New(fault.CodeHello, "hello: %d protocol revisions, more than %d", len(h.GetProtocols()), maxProtocols)
 	}
 	for _, c := range slices.Concat(h.GetCapabilities(), h.GetProtocols()) {
-		if c == "" || !plain(c, maxWord) {
+		if c == "" || !Plain(c, maxWord) {
 			return fault.New(fault.CodeHello, "hello: capability or protocol %.64q is empty, too long or not printable", c)
 		}
 	}
 	for k, v := range h.GetLabels() {
-		if k == "" || !plain(k, maxWord) || !plain(v, maxText) {
+		if k == "" || !Plain(k, maxWord) || !Plain(v, maxText) {
 			return fault.New(fault.CodeHello, "hello: label %.64q is empty, too long or not printable", k)
 		}
 	}
-	if !plain(h.GetBuild(), maxText) {
+	if !Plain(h.GetBuild(), maxText) {
 		return fault.New(fault.CodeHello, "hello: build is too long or not printable")
 	}
 	for name, p := range map[string]*controlv1.ResumePoint{"resume": h.GetResume(), "highest": h.GetHighest()} {
@@ -65,7 +65,7 @@ func checkHello(h *controlv1.Hello, peer Peer) error {
 // checkPoint accepts an absent point, and one without a digest, which is only a
 // place in the order.
 func checkPoint(p *controlv1.ResumePoint) error {
-	if !plain(p.GetView(), maxWord) {
+	if !Plain(p.GetView(), maxWord) {
 		return fault.New(fault.CodeHello, "view is too long or not printable")
 	}
 	if len(p.GetDigest()) == 0 {
@@ -75,8 +75,8 @@ func checkPoint(p *controlv1.ResumePoint) error {
 	return err
 }
 
-// plain tells whether s is short, valid, and safe to print.
-func plain(s string, limit int) bool {
+// Plain tells whether s, from the other end of a stream, is short, valid, and safe to print.
+func Plain(s string, limit int) bool {
 	if len(s) > limit || !utf8.ValidString(s) {
 		return false
 	}

@@ -1,7 +1,6 @@
-package distribution
+package distribution_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/wire"
@@ -33,7 +33,7 @@ func drainUntilEnd(s controlv1.ControlService_StreamClient) (notices []*controlv
 }
 
 func TestHelloIsHeldAgainstItsLimits(t *testing.T) {
-	many := make([]string, maxCapabilities+1)
+	many := make([]string, distribution.MaxCapabilities+1)
 	for i := range many {
 		many[i] = fmt.Sprintf("c%d/v1", i)
 	}
@@ -45,12 +45,12 @@ func TestHelloIsHeldAgainstItsLimits(t *testing.T) {
 		"escape in node":      {&controlv1.Hello{Node: "n\x1b[2J"}, fault.CodeHello},
 		"many capabilities":   {&controlv1.Hello{Node: "n1", Capabilities: many}, fault.CodeHello},
 		"control in label":    {&controlv1.Hello{Node: "n1", Labels: map[string]string{"a": "b\u202e"}}, fault.CodeHello},
-		"long build":          {&controlv1.Hello{Node: "n1", Build: strings.Repeat("b", maxText+1)}, fault.CodeHello},
+		"long build":          {&controlv1.Hello{Node: "n1", Build: strings.Repeat("b", distribution.MaxText+1)}, fault.CodeHello},
 		"short digest":        {&controlv1.Hello{Node: "n1", Resume: &controlv1.ResumePoint{Digest: []byte("short")}}, fault.CodeHello},
 		"other protocol only": {&controlv1.Hello{Node: "n1", Protocols: []string{"v9"}}, fault.CodeProtocolVersion},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+			bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 				conn := l.conn()
 				defer conn.Close()
 				_, err := drainUntilEnd(l.open(t.Context(), conn, tc.hello))
@@ -62,15 +62,8 @@ func TestHelloIsHeldAgainstItsLimits(t *testing.T) {
 	}
 }
 
-func TestHelloForAnotherNodeIsDenied(t *testing.T) {
-	err := checkHello(&controlv1.Hello{Node: "victim", Protocols: []string{Protocol}}, Peer{ID: nodeID(t, "thief")})
-	if !errors.Is(err, fault.CodeHelloNode) {
-		t.Errorf("got %v, want %s", err, fault.CodeHelloNode)
-	}
-}
-
 func TestSilentStreamIsEndedForLackOfHello(t *testing.T) {
-	bubble(t, ServerConfig{HelloTimeout: time.Second}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{HelloTimeout: time.Second}, func(t *testing.T, l *lab) {
 		conn := l.conn()
 		defer conn.Close()
 		s, err := controlv1.NewControlServiceClient(conn).Stream(t.Context())
@@ -112,16 +105,16 @@ func TestHostileStreamHurtsOnlyItself(t *testing.T) {
 		want fault.Code
 	}{
 		"ack flood": {flood(1000, ack), fault.CodeFlood},
-		"resync flood": {flood(resyncBurst+1, &controlv1.StreamRequest{Message: &controlv1.StreamRequest_Nack{Nack: &controlv1.Nack{Digest: make([]byte, 32), Resync: true}}}),
+		"resync flood": {flood(distribution.ResyncBurst+1, &controlv1.StreamRequest{Message: &controlv1.StreamRequest_Nack{Nack: &controlv1.Nack{Digest: make([]byte, 32), Resync: true}}}),
 			fault.CodeFlood},
 		"second hello":   {send(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Hello{Hello: &controlv1.Hello{}}}), fault.CodeMessageOrder},
 		"digest of ack":  {send(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Ack{Ack: &controlv1.Ack{Digest: []byte("x")}}}), fault.CodeNodeMessage},
-		"long nack":      {send(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Nack{Nack: &controlv1.Nack{Digest: make([]byte, 32), Message: strings.Repeat("m", maxMessage+1)}}}), fault.CodeNodeMessage},
+		"long nack":      {send(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Nack{Nack: &controlv1.Nack{Digest: make([]byte, 32), Message: strings.Repeat("m", distribution.MaxMessage+1)}}}), fault.CodeNodeMessage},
 		"oversize":       {send(wire.NewFrame(make([]byte, wire.MaxControlRequest+1))), fault.CodeRemoteRefused},
 		"not a protobuf": {send(wire.NewFrame([]byte{0xff, 0xff, 0xff})), fault.CodeRemoteRefused},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+			bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 				trie := feedtest.Trie(10, 200)
 				l.publish(feedtest.At(1, 1), trie)
 				good := &node{name: "good"}
@@ -152,7 +145,7 @@ func TestHostileStreamHurtsOnlyItself(t *testing.T) {
 }
 
 func TestStreamThatTakesNoBytesIsCut(t *testing.T) {
-	bubble(t, ServerConfig{StallTimeout: 5 * time.Second}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{StallTimeout: 5 * time.Second}, func(t *testing.T, l *lab) {
 		trie := feedtest.Trie(3000, 1024) // more than gRPC's windows take
 		l.publish(feedtest.At(1, 1), trie)
 		conn := l.conn()
@@ -184,7 +177,7 @@ func TestStreamThatTakesNoBytesIsCut(t *testing.T) {
 // Senders are few: were one held up by each node that takes no bytes, nobody else would
 // get anything.
 func TestNodesThatTakeNoBytesHoldUpNoSender(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		trie := feedtest.Trie(3000, 1024) // more than gRPC's windows take
 		l.publish(feedtest.At(1, 1), trie)
 		conns := make([]*grpc.ClientConn, 2*runtime.GOMAXPROCS(0)+1)
@@ -199,17 +192,7 @@ func TestNodesThatTakeNoBytesHoldUpNoSender(t *testing.T) {
 		if good.root() != trie.Root() {
 			t.Error("the good node waits for the stuck ones")
 		}
-		l.server.mu.Lock()
-		running := 0
-		for _, st := range l.server.nodes {
-			st.mu.Lock()
-			if st.running {
-				running++
-			}
-			st.mu.Unlock()
-		}
-		l.server.mu.Unlock()
-		if running != len(conns) {
+		if running := l.server.Writing(); running != len(conns) {
 			t.Errorf("%d writers wait for their nodes, want %d: the test does not do what it says", running, len(conns))
 		}
 		leave()
@@ -220,7 +203,7 @@ func TestNodesThatTakeNoBytesHoldUpNoSender(t *testing.T) {
 }
 
 func TestNewestStreamOfANodeReplacesTheOlder(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		l.publish(feedtest.At(1, 1), feedtest.Trie(3, 100))
 		conn := l.conn()
 		defer conn.Close()
@@ -256,21 +239,3 @@ func TestNewestStreamOfANodeReplacesTheOlder(t *testing.T) {
 		}
 	})
 }
-
-func TestServerWithoutWireOptionsRefuses(t *testing.T) {
-	s, err := NewServer(ServerConfig{Backend: &desk{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = s.open(&contextOnly{ctx: t.Context()}, Peer{})
-	if !errors.Is(err, fault.CodeInternal) {
-		t.Errorf("got %v", err)
-	}
-}
-
-type contextOnly struct {
-	grpc.BidiStreamingServer[controlv1.StreamRequest, controlv1.StreamResponse]
-	ctx context.Context
-}
-
-func (c *contextOnly) Context() context.Context { return c.ctx }

@@ -1,10 +1,9 @@
-package distribution
+package distribution_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,8 +12,10 @@ import (
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
+	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
+	"github.com/meshkit/meshkit/pkg/distribution/subscriber"
 	"github.com/meshkit/meshkit/pkg/fault"
 )
 
@@ -28,7 +29,7 @@ func (k *keys) Metadata(root, keyset uint64) *trustv1.Metadata {
 }
 
 func TestTrustMetadataComesBeforeTheManifestThatNeedsIt(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		l.desk.offer.Trust = &keys{root: 1, keyset: 1}
 		trie := feedtest.Trie(3, 100)
 		l.publish(feedtest.At(1, 1), trie)
@@ -51,14 +52,14 @@ func TestTrustMetadataComesBeforeTheManifestThatNeedsIt(t *testing.T) {
 }
 
 func TestTrustMetadataPassesASnapshotOnItsWay(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		l.desk.offer.Trust = &keys{root: 1, keyset: 1}
 		l.publish(feedtest.At(1, 1), feedtest.Trie(8000, 1024)) // eight chunks
 		conn := l.conn()
 		defer conn.Close()
 		s := l.open(t.Context(), conn, &controlv1.Hello{Node: "n1", RootVersion: 1, KeysetVersion: 1})
 		synctest.Wait() // the writer waits for room, in the middle of the snapshot
-		l.desk.change(func(o *Offer) { o.Trust = &keys{root: 1, keyset: 2} })
+		l.desk.change(func(o *distribution.Offer) { o.Trust = &keys{root: 1, keyset: 2} })
 		after := 0
 		for last := false; !last; {
 			m, err := s.Recv()
@@ -84,7 +85,7 @@ func TestTrustMetadataPassesASnapshotOnItsWay(t *testing.T) {
 }
 
 func TestNodeAheadIsNeverServedOlderContent(t *testing.T) {
-	bubble(t, ServerConfig{BehindWait: 5 * time.Second, Hubs: func() []string { return []string{"hub2:1"} }}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{BehindWait: 5 * time.Second, Hubs: func() []string { return []string{"hub2:1"} }}, func(t *testing.T, l *lab) {
 		l.publish(feedtest.At(3, 10), feedtest.Trie(3, 100))
 		n := &node{name: "n1", trie: feedtest.Trie(2, 100), has: true, at: feedtest.At(3, 12), highest: feedtest.At(4, 1)}
 		leave := l.join(n)
@@ -101,7 +102,7 @@ func TestNodeAheadIsNeverServedOlderContent(t *testing.T) {
 }
 
 func TestHubThatCatchesUpServesTheNodeThatWaited(t *testing.T) {
-	bubble(t, ServerConfig{BehindWait: 5 * time.Second}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{BehindWait: 5 * time.Second}, func(t *testing.T, l *lab) {
 		n := &node{name: "n1", trie: feedtest.Trie(2, 100), has: true, at: feedtest.At(4, 1), highest: feedtest.At(4, 1)}
 		defer l.join(n)()
 		time.Sleep(4 * time.Second)
@@ -115,7 +116,7 @@ func TestHubThatCatchesUpServesTheNodeThatWaited(t *testing.T) {
 }
 
 func TestMoveToAnotherViewIsADelta(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		history := feed.NewHistory(0, 0)
 		l.feed = feed.New(feedtest.View, feed.Options{History: history, Metrics: l.metrics.Feeds})
 		l.desk.offer.Feed = l.feed
@@ -130,7 +131,7 @@ func TestMoveToAnotherViewIsADelta(t *testing.T) {
 		if err := narrow.Publish(v); err != nil {
 			t.Fatal(err)
 		}
-		l.desk.change(func(o *Offer) {
+		l.desk.change(func(o *distribution.Offer) {
 			o.Feed = narrow
 			o.Accepted = &controlv1.Accepted{Hub: "hub1", Domain: feedtest.Domain, View: "view-b"}
 		})
@@ -148,24 +149,19 @@ func TestMoveToAnotherViewIsADelta(t *testing.T) {
 }
 
 func TestIdleStreamHasNoWriter(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		l.publish(feedtest.At(1, 1), feedtest.Trie(3, 100))
 		n := &node{name: "n1"}
 		defer l.join(n)()
 		synctest.Wait()
-		l.server.mu.Lock()
-		st := l.server.nodes["n1"]
-		l.server.mu.Unlock()
-		st.mu.Lock()
-		defer st.mu.Unlock()
-		if st.running {
-			t.Error("the writer runs although there is nothing to send")
+		if l.server.Streams() != 1 || l.server.Writing() != 0 {
+			t.Errorf("the writers of %d of %d streams run although there is nothing to send", l.server.Writing(), l.server.Streams())
 		}
 	})
 }
 
 func TestSessionIsClosedOnceWithTheNodesReports(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		l.publish(feedtest.At(1, 1), feedtest.Trie(3, 100))
 		n := &node{name: "n1"}
 		leave := l.join(n)
@@ -186,7 +182,7 @@ func TestSessionIsClosedOnceWithTheNodesReports(t *testing.T) {
 }
 
 func TestAttachErrorReachesTheNode(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		l.desk.fail = fault.New(fault.CodeStreamLimit, "too many views")
 		n := &node{name: "n1"}
 		defer l.join(n)()
@@ -201,13 +197,13 @@ func TestAttachErrorReachesTheNode(t *testing.T) {
 
 func TestClientGoesToAnotherHubWhenOneIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		one, two := newLab(t, ServerConfig{}), newLab(t, ServerConfig{})
+		one, two := newLab(t, distribution.ServerConfig{}), newLab(t, distribution.ServerConfig{})
 		defer two.stop()
 		for _, l := range []*lab{one, two} {
 			l.publish(feedtest.At(1, 1), feedtest.Trie(3, 100))
 		}
 		n := &node{name: "n1"}
-		c, err := NewClient(ClientConfig{Hubs: []string{"one:1", "two:1"}, Handler: n, DialOptions: twoHubs(one, two)})
+		c, err := subscriber.New(subscriber.Config{Hubs: []string{"one:1", "two:1"}, Handler: n, DialOptions: twoHubs(one, two)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -233,77 +229,4 @@ func TestClientGoesToAnotherHubWhenOneIsGone(t *testing.T) {
 // twoHubs dials one of two labs by name.
 func twoHubs(one, two *lab) []grpc.DialOption {
 	return append(one.dialOptions(), grpc.WithContextDialer(dialer(map[string]*lab{"one:1": one, "two:1": two})))
-}
-
-func TestCandidatesPreferWhatANoticeNamed(t *testing.T) {
-	c := newCandidates([]string{"a:1"})
-	c.learn([]string{"b:1", "", "no port", "esc\x1b:1", "a:1"})
-	if got := slices.Sorted(slices.Values(c.known)); !slices.Equal(got, []string{"a:1", "b:1"}) {
-		t.Errorf("known hubs %q", got)
-	}
-	c.prefer([]string{"z:1"})
-	if got := c.next(); got != "z:1" {
-		t.Errorf("next is %s, want the hub that the notice named", got)
-	}
-	if got := []string{c.next(), c.next()}; !slices.Contains(got, "a:1") || !slices.Contains(got, "b:1") {
-		t.Errorf("then %q, want both known hubs in turn", got)
-	}
-}
-
-func TestOutboxKeepsTheNewestLevelAndTheOrder(t *testing.T) {
-	gate := make(chan struct{})
-	var sent []string
-	o := &outbox{send: func(m *controlv1.StreamRequest) error {
-		<-gate
-		switch {
-		case m.GetAck() != nil:
-			sent = append(sent, fmt.Sprint("ack", m.GetAck().GetVersion()))
-		case m.GetNack() != nil:
-			sent = append(sent, fmt.Sprint("nack", m.GetNack().GetVersion()))
-		default:
-			sent = append(sent, "status")
-		}
-		return nil
-	}}
-	ack := func(v uint64) {
-		o.put(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Ack{Ack: &controlv1.Ack{Version: v}}})
-	}
-	nack := func(v uint64) {
-		o.put(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Nack{Nack: &controlv1.Nack{Version: v}}})
-	}
-	status := func() {
-		o.put(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Status{Status: &controlv1.Status{}}})
-	}
-	status() // taken by the sender, which waits at the gate
-	for o.waiting() > 0 {
-		// the sender is on its way to the gate
-	}
-	ack(1)
-	status()
-	nack(2)
-	ack(3)
-	status()
-	close(gate)
-	o.busy.Wait()
-	if got := fmt.Sprint(sent); got != "[status nack2 ack3 status]" {
-		t.Errorf("sent %s", got)
-	}
-}
-
-func (o *outbox) waiting() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return len(o.pending)
-}
-
-func TestClientDropsDeltasUntilTheSnapshotItAskedFor(t *testing.T) {
-	c := &Client{out: &outbox{send: func(*controlv1.StreamRequest) error { return nil }}}
-	c.Nack(&controlv1.Nack{Resync: true})
-	c.out.busy.Wait()
-	if c.wanted(&Update{}) {
-		t.Error("a delta was handed on that was on its way when the snapshot was asked for")
-	}
-	if !c.wanted(&Update{Snapshot: true}) || !c.wanted(&Update{}) {
-		t.Error("the snapshot, or a delta after it, was dropped")
-	}
 }

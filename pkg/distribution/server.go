@@ -67,7 +67,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	or(&c.StallTimeout, 20*time.Second)
 	or(&c.BehindWait, 5*time.Second)
 	or(&c.Backoff, defaultBackoff)
-	c.Limits = c.Limits.withDefaults()
+	c.Limits = c.Limits.WithDefaults()
 	if c.Identify == nil {
 		c.Identify = nodeOfCertificate
 	}

@@ -1,4 +1,4 @@
-package distribution
+package distribution_test
 
 import (
 	"fmt"
@@ -8,11 +8,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
+	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 )
 
 func TestEncodedOnceForTwoHundredStreams(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		base := feedtest.Trie(100, 1024)
 		l.publish(feedtest.At(1, 1), base)
 		var nodes []*node
@@ -27,7 +28,7 @@ func TestEncodedOnceForTwoHundredStreams(t *testing.T) {
 		synctest.Wait()
 		for _, n := range nodes {
 			if n.root() != next.Root() {
-				t.Fatalf("%s holds %s, want %s", n.name, short(n.root()), short(next.Root()))
+				t.Fatalf("%s holds %s, want %s", n.name, n.root(), next.Root())
 			}
 		}
 		// Two pairs: (nothing, 1.1) as one chunk, and (1.1, 1.2).
@@ -55,7 +56,7 @@ func (n *node) snapshotsAndDeltas() (snapshots, deltas int) {
 }
 
 func TestResumeByDelta(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		trie := feedtest.Trie(100, 1024)
 		l.publish(feedtest.At(1, 1), trie)
 		n := &node{name: "n1"}
@@ -81,7 +82,7 @@ func TestResumeByDelta(t *testing.T) {
 }
 
 func TestResumeFromForgottenBaseBySnapshot(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		n := &node{name: "n1", trie: feedtest.Trie(3, 100).Set(feedtest.Key("other"), feedtest.Resource("other", 1, 100)), has: true, at: feedtest.At(1, 1), highest: feedtest.At(1, 1)}
 		l.publish(feedtest.At(1, 5), feedtest.Trie(3, 100))
 		defer l.join(n)()
@@ -93,7 +94,7 @@ func TestResumeFromForgottenBaseBySnapshot(t *testing.T) {
 }
 
 func TestUpToDateNodeGetsNoContent(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		trie := feedtest.Trie(3, 100)
 		n := &node{name: "n1", trie: trie, has: true, at: feedtest.At(1, 1), highest: feedtest.At(1, 1)}
 		l.publish(feedtest.At(1, 1), trie)
@@ -110,7 +111,7 @@ func TestUpToDateNodeGetsNoContent(t *testing.T) {
 }
 
 func TestSlowReaderIsCoalesced(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		trie := feedtest.Trie(200, 1024)
 		l.publish(feedtest.At(1, 1), trie)
 		fast, slow := &node{name: "fast"}, &node{name: "slow"}
@@ -123,8 +124,8 @@ func TestSlowReaderIsCoalesced(t *testing.T) {
 			l.publish(feedtest.At(1, uint64(v)+2), trie)
 			synctest.Wait()
 		}
-		if got := len(slow.updates) - 1; got != window {
-			t.Errorf("%d updates sent to a node that acks nothing, want the window of %d", got, window)
+		if got := len(slow.updates) - 1; got != distribution.Window {
+			t.Errorf("%d updates sent to a node that acks nothing, want the window of %d", got, distribution.Window)
 		}
 		slow.comeToItsSenses()
 		synctest.Wait()
@@ -152,7 +153,7 @@ func TestSlowReaderIsCoalesced(t *testing.T) {
 }
 
 func TestAckOpensTheWindowForTheNewestOnly(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		trie := feedtest.Trie(20, 64)
 		l.publish(feedtest.At(1, 1), trie)
 		n := &node{name: "n1"}
@@ -166,8 +167,8 @@ func TestAckOpensTheWindowForTheNewestOnly(t *testing.T) {
 		}
 		n.comeToItsSenses()
 		synctest.Wait()
-		if last := n.updates[len(n.updates)-1]; len(last.Upserts) != 20-window {
-			t.Errorf("the coalesced delta has %d upserts, want %d", len(last.Upserts), 20-window)
+		if last := n.updates[len(n.updates)-1]; len(last.Upserts) != 20-distribution.Window {
+			t.Errorf("the coalesced delta has %d upserts, want %d", len(last.Upserts), 20-distribution.Window)
 		}
 		if n.root() != trie.Root() {
 			t.Error("the node is not at the newest version")
@@ -176,7 +177,7 @@ func TestAckOpensTheWindowForTheNewestOnly(t *testing.T) {
 }
 
 func TestRefusedContentIsHeldUntilItChanges(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		good := feedtest.Trie(10, 200)
 		l.publish(feedtest.At(1, 1), good)
 		n := &node{name: "n1"}
@@ -217,7 +218,7 @@ func TestRefusedContentIsHeldUntilItChanges(t *testing.T) {
 }
 
 func TestLyingManifestIsAnsweredByOneSnapshotThenHeld(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		good := feedtest.Trie(10, 200)
 		l.publish(feedtest.At(1, 1), good)
 		n := &node{name: "n1"}
@@ -230,7 +231,7 @@ func TestLyingManifestIsAnsweredByOneSnapshotThenHeld(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 20 {
-			l.desk.change(func(*Offer) {})
+			l.desk.change(func(*distribution.Offer) {})
 			synctest.Wait()
 		}
 		if got := len(n.updates) - 1; got > 2 {
@@ -246,7 +247,7 @@ func TestLyingManifestIsAnsweredByOneSnapshotThenHeld(t *testing.T) {
 }
 
 func TestDeltaMismatchIsAnsweredBySnapshot(t *testing.T) {
-	bubble(t, ServerConfig{}, func(t *testing.T, l *lab) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
 		trie := feedtest.Trie(10, 200)
 		l.publish(feedtest.At(1, 1), trie)
 		n := &node{name: "n1"}

@@ -22,6 +22,7 @@ import (
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/subscriber"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub"
 	"github.com/meshkit/meshkit/pkg/hub/hubtest"
@@ -428,7 +429,7 @@ func TestANodeRenewsItsCertificateUntilItIsForgotten(t *testing.T) {
 type agent struct {
 	t       *testing.T
 	node    string
-	client  *distribution.Client
+	client  *subscriber.Client
 	updates chan *trustv1.Manifest
 	lost    chan error
 
@@ -464,7 +465,7 @@ func (h *agentHost) connect(t *testing.T, node string, source *mtls.Source, befo
 	for _, f := range before {
 		f(a)
 	}
-	a.client, err = distribution.NewClient(distribution.ClientConfig{
+	a.client, err = subscriber.New(subscriber.Config{
 		Hubs: []string{h.Address}, Handler: a,
 		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(mtls.ClientConfig(source, mtls.AnyHub)))},
 	})
@@ -494,7 +495,7 @@ func (a *agent) Accepted(_ context.Context, _ string, acc *controlv1.Accepted) {
 	a.opened++
 }
 
-func (a *agent) Update(_ context.Context, u *distribution.Update) {
+func (a *agent) Update(_ context.Context, u *subscriber.Update) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m, key, err := a.anchors.VerifyManifest(u.Manifest, time.Now())
@@ -505,7 +506,7 @@ func (a *agent) Update(_ context.Context, u *distribution.Update) {
 	if u.Snapshot {
 		a.snapshots++
 	}
-	next, err := distribution.Apply(a.content, m, u, distribution.Limits{})
+	next, err := subscriber.Apply(a.content, m, u, distribution.Limits{})
 	if err != nil {
 		a.t.Errorf("update: %v", err)
 		return

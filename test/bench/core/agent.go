@@ -23,6 +23,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/distribution/feed"
+	"github.com/meshkit/meshkit/pkg/distribution/subscriber"
 	"github.com/meshkit/meshkit/pkg/graph"
 	"github.com/meshkit/meshkit/pkg/resource"
 	"github.com/meshkit/meshkit/pkg/sign"
@@ -99,7 +100,7 @@ type node struct {
 }
 
 // update is a signed delta that changes one resource.
-func (nd *node) update(ctx context.Context, c graph.Change) (*distribution.Update, error) {
+func (nd *node) update(ctx context.Context, c graph.Change) (*subscriber.Update, error) {
 	nd.n++
 	next := nd.trie.Set(c.Key.String(), c.Content)
 	root := next.Root()
@@ -107,19 +108,19 @@ func (nd *node) update(ctx context.Context, c graph.Change) (*distribution.Updat
 		Domain: "bench", View: "all", Epoch: 1, Version: nd.n, Digest: root[:], Count: uint64(next.Len()), TotalBytes: uint64(next.Bytes()),
 		IssuedAt: timestamppb.Now(), KeysetVersion: 1,
 	})
-	return &distribution.Update{
+	return &subscriber.Update{
 		Manifest: env, Base: nd.trie.Root(), Snapshot: nd.trie.Len() == 0,
 		Upserts: []*controlv1.Resource{{Key: c.Key.String(), Content: c.Content}},
 	}, err
 }
 
 // take verifies, validates, persists and activates an update.
-func (nd *node) take(u *distribution.Update, changes []graph.Change) error {
+func (nd *node) take(u *subscriber.Update, changes []graph.Change) error {
 	m, _, err := nd.anchors.VerifyManifest(u.Manifest, time.Now())
 	if err != nil {
 		return err
 	}
-	next, err := distribution.Apply(nd.trie, m, u, distribution.DefaultLimits())
+	next, err := subscriber.Apply(nd.trie, m, u, distribution.DefaultLimits())
 	if err != nil {
 		return err
 	}
@@ -182,7 +183,7 @@ func newNode(ctx context.Context, b *bench, size int) (*node, []graph.Change, er
 		return nil, nil, err
 	}
 	nd.n = 1
-	first := &distribution.Update{Manifest: env, Snapshot: true}
+	first := &subscriber.Update{Manifest: env, Snapshot: true}
 	for _, c := range mesh {
 		first.Upserts = append(first.Upserts, &controlv1.Resource{Key: c.Key.String(), Content: c.Content})
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/ca"
 	"github.com/meshkit/meshkit/pkg/digest"
 	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/subscriber"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/mtls"
 	"github.com/meshkit/meshkit/pkg/trust"
@@ -189,7 +190,7 @@ func (s *controlScript) verifying(ctx context.Context, i int) error {
 		return err
 	}
 	n := &verifyingNode{script: s, i: i, up: make(chan struct{})}
-	n.client, err = distribution.NewClient(distribution.ClientConfig{
+	n.client, err = subscriber.New(subscriber.Config{
 		Hubs: []string{s.clients.spec.Address}, DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(creds)}, Handler: n,
 	})
 	if err != nil {
@@ -209,14 +210,14 @@ func (s *controlScript) verifying(ctx context.Context, i int) error {
 // verifyingNode verifies and applies everything. The client's goroutine owns it.
 type verifyingNode struct {
 	script  *controlScript
-	client  *distribution.Client
+	client  *subscriber.Client
 	i       int
 	anchors *trust.Anchors
 	trie    *digest.Trie
 	up      chan struct{} // closed with the first content
 }
 
-// Hello implements distribution.Handler: it has nothing yet.
+// Hello implements subscriber.Handler: it has nothing yet.
 func (n *verifyingNode) Hello() *controlv1.Hello {
 	h := n.script.say(n.i)
 	h.Resume, h.RootVersion, h.KeysetVersion, h.Phase = nil, 0, 0, controlv1.Phase_PHASE_CONNECTING
@@ -225,8 +226,8 @@ func (n *verifyingNode) Hello() *controlv1.Hello {
 
 func (n *verifyingNode) Accepted(context.Context, string, *controlv1.Accepted) {}
 
-// Update implements distribution.Handler.
-func (n *verifyingNode) Update(_ context.Context, u *distribution.Update) {
+// Update implements subscriber.Handler.
+func (n *verifyingNode) Update(_ context.Context, u *subscriber.Update) {
 	man, err := n.apply(u)
 	if err != nil {
 		n.script.clients.fail(fmt.Errorf("node %d: %w", n.i, err))
@@ -241,18 +242,18 @@ func (n *verifyingNode) Update(_ context.Context, u *distribution.Update) {
 	n.script.clients.got(n.i)
 }
 
-func (n *verifyingNode) apply(u *distribution.Update) (*trustv1.Manifest, error) {
+func (n *verifyingNode) apply(u *subscriber.Update) (*trustv1.Manifest, error) {
 	man, _, err := n.anchors.VerifyManifest(u.Manifest, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	n.trie, err = distribution.Apply(n.trie, man, u, distribution.Limits{})
+	n.trie, err = subscriber.Apply(n.trie, man, u, distribution.Limits{})
 	return man, err
 }
 
 func (n *verifyingNode) Freshness(context.Context, *trustv1.Envelope) {}
 
-// Trust implements distribution.Handler.
+// Trust implements subscriber.Handler.
 func (n *verifyingNode) Trust(_ context.Context, m *trustv1.Metadata) {
 	a, err := trust.Join(domain, m, time.Now())
 	if err != nil {
@@ -264,7 +265,7 @@ func (n *verifyingNode) Trust(_ context.Context, m *trustv1.Metadata) {
 
 func (n *verifyingNode) Notice(context.Context, *controlv1.Notice) {}
 
-// Disconnected implements distribution.Handler: nobody disconnects here.
+// Disconnected implements subscriber.Handler: nobody disconnects here.
 func (n *verifyingNode) Disconnected(_ string, err error, _ time.Duration) {
 	n.script.clients.fail(fmt.Errorf("node %d: disconnected: %w", n.i, err))
 }

@@ -18,7 +18,7 @@ import (
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
-	"github.com/meshkit/meshkit/pkg/distribution"
+	"github.com/meshkit/meshkit/pkg/distribution/subscriber"
 	"github.com/meshkit/meshkit/pkg/graph/graphtest"
 	"github.com/meshkit/meshkit/test/harness"
 )
@@ -69,7 +69,7 @@ func (c *crowd) start(ctx context.Context, n int) error {
 			return err
 		}
 		m := &member{crowd: c, i: i, resume: c.script.resume}
-		m.client, err = distribution.NewClient(distribution.ClientConfig{
+		m.client, err = subscriber.New(subscriber.Config{
 			Hubs: []string{c.script.clients.spec.Address}, DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(creds)}, Handler: m,
 		})
 		if err != nil {
@@ -83,20 +83,20 @@ func (c *crowd) start(ctx context.Context, n int) error {
 // member is one node of a crowd. Its client's goroutine owns it.
 type member struct {
 	crowd  *crowd
-	client *distribution.Client
+	client *subscriber.Client
 	i      int
 	resume *controlv1.ResumePoint
 	up     bool
 }
 
-// Hello implements distribution.Handler.
+// Hello implements subscriber.Handler.
 func (m *member) Hello() *controlv1.Hello {
 	h := m.crowd.script.say(m.i)
 	h.Resume, h.Highest = m.resume, m.resume
 	return h
 }
 
-// Accepted implements distribution.Handler.
+// Accepted implements subscriber.Handler.
 func (m *member) Accepted(context.Context, string, *controlv1.Accepted) {
 	if !m.up {
 		m.up = true
@@ -104,8 +104,8 @@ func (m *member) Accepted(context.Context, string, *controlv1.Accepted) {
 	}
 }
 
-// Update implements distribution.Handler.
-func (m *member) Update(_ context.Context, u *distribution.Update) {
+// Update implements subscriber.Handler.
+func (m *member) Update(_ context.Context, u *subscriber.Update) {
 	var man trustv1.Manifest
 	if proto.Unmarshal(u.Manifest.GetPayload(), &man) != nil {
 		return
@@ -123,7 +123,7 @@ func (m *member) Freshness(context.Context, *trustv1.Envelope) {}
 func (m *member) Trust(context.Context, *trustv1.Metadata)     {}
 func (m *member) Notice(context.Context, *controlv1.Notice)    {}
 
-// Disconnected implements distribution.Handler.
+// Disconnected implements subscriber.Handler.
 func (m *member) Disconnected(string, error, time.Duration) {
 	if m.up {
 		m.up = false

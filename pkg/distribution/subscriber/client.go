@@ -1,4 +1,18 @@
-package distribution
+// Package subscriber is a node's side of the control stream of meshkit.control.v1
+// (docs/protocol.md); the hub's side, and what both sides keep to, is package distribution.
+//
+//	c, err := subscriber.New(subscriber.Config{Hubs: hubs, DialOptions: credentials, Handler: h})
+//	err = c.Run(ctx) // until ctx ends
+//
+// A Client keeps a stream to one of several hubs. What arrives it bounds, joins and hands
+// to the Handler, unverified: who takes it checks signatures, computes with Apply what an
+// update leads to, and answers with Ack or Nack. Apply holds that against the manifest, and
+// serves whatever brings content, also a file.
+//
+// Client is safe for concurrent use. It calls its Handler from the goroutine of Run. The
+// only other goroutine sends, while there is something to send; the end of Run waits for
+// it. Apply is pure.
+package subscriber
 
 import (
 	"context"
@@ -11,6 +25,7 @@ import (
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/backoff"
+	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
@@ -37,8 +52,8 @@ type Handler interface {
 	Disconnected(hub string, err error, wait time.Duration)
 }
 
-// ClientConfig configures a Client. Zero fields mean the default, where there is one.
-type ClientConfig struct {
+// Config configures a Client. Zero fields mean the default, where there is one.
+type Config struct {
 	// Hubs are addresses to try, "host:port" or "unix:/path". Required.
 	Hubs []string
 	// DialOptions carry the transport credentials; wire.DialOptions are added. Required.
@@ -48,14 +63,14 @@ type ClientConfig struct {
 	// Backoff between attempts until a hub says otherwise; default 250 ms to 30 s.
 	Backoff backoff.Policy
 	// Limits bound what is taken.
-	Limits Limits
+	Limits distribution.Limits
 	// Logger; nil discards.
 	Logger *slog.Logger
 }
 
 // Client keeps one stream to one of several hubs.
 type Client struct {
-	cfg   ClientConfig
+	cfg   Config
 	dial  []grpc.DialOption
 	hubs  *candidates      // used by Run
 	pause *backoff.Backoff // used by Run
@@ -72,19 +87,23 @@ const (
 	steady = 10 * time.Second
 	// maxHint bounds how long a hub can send a node away.
 	maxHint = 5 * time.Minute
+	// endGrace is how long a hub has to end the stream after its closing notice.
+	endGrace = 3 * time.Second
 )
 
-// NewClient makes a client; Run starts it. It fails without hubs (CodeNoHubs) or a
+// New makes a client; Run starts it. It fails without hubs (CodeNoHubs) or a
 // handler.
-func NewClient(cfg ClientConfig) (*Client, error) {
+func New(cfg Config) (*Client, error) {
 	if len(cfg.Hubs) == 0 {
 		return nil, fault.New(fault.CodeNoHubs, "no hub address is configured")
 	}
 	if cfg.Handler == nil {
 		return nil, fault.New(fault.CodeInternal, "distribution client without a handler")
 	}
-	or(&cfg.Backoff, defaultBackoff)
-	cfg.Limits = cfg.Limits.withDefaults()
+	if cfg.Backoff == (backoff.Policy{}) {
+		cfg.Backoff = backoff.Policy{Base: 250 * time.Millisecond, Cap: 30 * time.Second}
+	}
+	cfg.Limits = cfg.Limits.WithDefaults()
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

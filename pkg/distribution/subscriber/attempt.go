@@ -1,4 +1,4 @@
-package distribution
+package subscriber
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	"github.com/meshkit/meshkit/pkg/backoff"
+	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
@@ -54,7 +55,7 @@ func (a *attempt) run(ctx context.Context, conn *grpc.ClientConn) error {
 	}
 	a.stream = stream
 	hello := c.cfg.Handler.Hello()
-	hello.Protocols = []string{Protocol}
+	hello.Protocols = []string{distribution.Protocol}
 	if err := stream.Send(&controlv1.StreamRequest{Message: &controlv1.StreamRequest_Hello{Hello: hello}}); err != nil && !errors.Is(err, io.EOF) {
 		return err // io.EOF: the hub has ended the stream, Recv says why
 	}
@@ -129,7 +130,7 @@ func (a *attempt) closeSend(out *outbox) error {
 
 func (a *attempt) accept(ctx context.Context, m *controlv1.Accepted, out *outbox) error {
 	c := a.client
-	if m.GetProtocol() != Protocol {
+	if m.GetProtocol() != distribution.Protocol {
 		return fault.New(fault.CodeProtocolVersion, "hub %s chose protocol %.32q, which this node does not speak", a.hub, m.GetProtocol())
 	}
 	if base, most := m.GetBackoffBase().AsDuration(), m.GetBackoffCap().AsDuration(); base > 0 && most > 0 {
@@ -229,7 +230,7 @@ func (c *candidates) learn(hubs []string) {
 func usable(hubs []string) []string {
 	var out []string
 	for _, h := range hubs[:min(len(hubs), maxHubs)] {
-		if h != "" && plain(h, maxHubAddress) && strings.Contains(h, ":") {
+		if h != "" && distribution.Plain(h, maxHubAddress) && strings.Contains(h, ":") {
 			out = append(out, h)
 		}
 	}

@@ -1,48 +1,14 @@
-package distribution
+package subscriber
 
 import (
 	"encoding/json"
 	"strings"
 
-	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/fault"
 )
-
-// Limits bound what a node takes. Zero fields mean the default.
-type Limits struct {
-	MessageBytes  int   // one message; default 4 MiB
-	ResourceBytes int   // one resource; default 256 KiB
-	BundleBytes   int64 // all content of a view; default 128 MiB
-	Resources     int   // resources of a view; default 50,000
-}
-
-// DefaultLimits are the limits of both ends unless configured.
-func DefaultLimits() Limits {
-	return Limits{MessageBytes: 4 << 20, ResourceBytes: 256 << 10, BundleBytes: 128 << 20, Resources: 50_000}
-}
-
-func (l Limits) withDefaults() Limits {
-	d := DefaultLimits()
-	if l.MessageBytes <= 0 {
-		l.MessageBytes = d.MessageBytes
-	}
-	if l.ResourceBytes <= 0 {
-		l.ResourceBytes = d.ResourceBytes
-	}
-	if l.BundleBytes <= 0 {
-		l.BundleBytes = d.BundleBytes
-	}
-	if l.Resources <= 0 {
-		l.Resources = d.Resources
-	}
-	return l
-}
-
-func (l Limits) proto() *controlv1.Limits {
-	return &controlv1.Limits{MaxMessageBytes: uint64(l.MessageBytes), MaxResourceBytes: uint64(l.ResourceBytes), MaxBundleBytes: uint64(l.BundleBytes), MaxResources: uint64(l.Resources)}
-}
 
 // Apply gives the content that u leads to from base, and proves that it is what m
 // states. m is the verified manifest of u; base is what the node holds, ignored for
@@ -54,8 +20,8 @@ func (l Limits) proto() *controlv1.Limits {
 // (CodeBundleTooLarge), count and bytes are the manifest's (CodeCountMismatch), and
 // so is the digest (CodeDigestMismatch). After a failure of a delta the node asks for
 // a snapshot: Nack with resync. base is never modified.
-func Apply(base *digest.Trie, m *trustv1.Manifest, u *Update, lim Limits) (*digest.Trie, error) {
-	lim = lim.withDefaults()
+func Apply(base *digest.Trie, m *trustv1.Manifest, u *Update, lim distribution.Limits) (*digest.Trie, error) {
+	lim = lim.WithDefaults()
 	if m.GetCount() > uint64(lim.Resources) || m.GetTotalBytes() > uint64(lim.BundleBytes) {
 		return nil, fault.New(fault.CodeBundleTooLarge, "view %s at %d.%d has %d resources of %d bytes; at most %d of %d are taken",
 			m.GetView(), m.GetEpoch(), m.GetVersion(), m.GetCount(), m.GetTotalBytes(), lim.Resources, lim.BundleBytes)

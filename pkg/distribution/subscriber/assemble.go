@@ -1,4 +1,4 @@
-package distribution
+package subscriber
 
 import (
 	"time"
@@ -6,7 +6,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/fault"
 )
 
@@ -14,12 +16,30 @@ const (
 	maxChunks   = 1 << 14
 	maxKey      = 512
 	maxManifest = 64 << 10
+	// maxTraceparent is more than a W3C trace context takes.
+	maxTraceparent = 128
 )
+
+// Update is one update as it arrived: chunks joined, sizes within limits, nothing
+// verified.
+type Update struct {
+	Manifest *trustv1.Envelope
+	// Base is the digest that the update applies to. Snapshot: it replaces everything.
+	Base     digest.Hash
+	Snapshot bool
+	Upserts  []*controlv1.Resource
+	Removals []string
+	// Traceparent of the change, or "".
+	Traceparent string
+	// Bytes is what the update took on the wire, Received when its last chunk came.
+	Bytes    int
+	Received time.Time
+}
 
 // assembler joins the chunks of updates, within limits: what it holds is bounded by
 // the bundle limit whatever is sent. It belongs to the goroutine that receives.
 type assembler struct {
-	limits Limits
+	limits distribution.Limits
 	update *Update // under way; nil between updates
 	next   uint32
 	chunks uint32
@@ -56,7 +76,7 @@ func (a *assembler) first(m *controlv1.Update) error {
 		return fault.New(fault.CodeChunkOrder, "update of %d chunks", m.GetChunks())
 	case n == 0 || n > maxManifest:
 		return fault.New(fault.CodeMalformed, "update with a manifest of %d bytes", n)
-	case !plain(m.GetTraceparent(), maxWord):
+	case !distribution.Plain(m.GetTraceparent(), maxTraceparent):
 		return fault.New(fault.CodeMalformed, "update with a traceparent that is none")
 	}
 	u := &Update{Manifest: m.GetManifest(), Snapshot: len(m.GetBaseDigest()) == 0, Traceparent: m.GetTraceparent()}

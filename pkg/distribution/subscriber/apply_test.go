@@ -1,4 +1,4 @@
-package distribution
+package subscriber
 
 import (
 	"errors"
@@ -12,6 +12,7 @@ import (
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/digest"
+	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/distribution/feed"
 	"github.com/meshkit/meshkit/pkg/distribution/feed/feedtest"
 	"github.com/meshkit/meshkit/pkg/fault"
@@ -24,26 +25,26 @@ func TestApplyRefuses(t *testing.T) {
 	good := func() *Update {
 		return &Update{Base: base.Root(), Upserts: []*controlv1.Resource{{Key: feedtest.Key("r00001"), Content: feedtest.Resource("r00001", 1, 100)}}}
 	}
-	if got, err := Apply(base, feedtest.Manifest(feedtest.At(1, 2), want), good(), Limits{}); err != nil || got.Root() != want.Root() {
+	if got, err := Apply(base, feedtest.Manifest(feedtest.At(1, 2), want), good(), distribution.Limits{}); err != nil || got.Root() != want.Root() {
 		t.Fatalf("the good update: %v", err)
 	}
 	for name, tc := range map[string]struct {
 		base   *digest.Trie
 		edit   func(*Update, *trustv1.Manifest)
-		limits Limits
+		limits distribution.Limits
 		want   fault.Code
 	}{
-		"other base":         {base.Delete(feedtest.Key("r00004")), nil, Limits{}, fault.CodeDeltaBase},
-		"content altered":    {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Content = feedtest.Resource("r00001", 2, 100) }, Limits{}, fault.CodeDigestMismatch},
-		"removal left out":   {base, func(_ *Update, m *trustv1.Manifest) { m.Count-- }, Limits{}, fault.CodeCountMismatch},
-		"bytes misstated":    {base, func(_ *Update, m *trustv1.Manifest) { m.TotalBytes++ }, Limits{}, fault.CodeCountMismatch},
-		"digest too short":   {base, func(_ *Update, m *trustv1.Manifest) { m.Digest = m.Digest[:5] }, Limits{}, fault.CodeMalformed},
-		"key of another":     {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Key = feedtest.Key("r00002") }, Limits{}, fault.CodeKeyMismatch},
-		"key without parts":  {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Key = "Route" }, Limits{}, fault.CodeKeyMismatch},
-		"not JSON":           {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Content = []byte("x") }, Limits{}, fault.CodeMalformed},
-		"resource too large": {base, nil, Limits{ResourceBytes: 50}, fault.CodeContentTooLarge},
-		"too many resources": {base, nil, Limits{Resources: 4}, fault.CodeBundleTooLarge},
-		"too many bytes":     {base, nil, Limits{BundleBytes: 400}, fault.CodeBundleTooLarge},
+		"other base":         {base.Delete(feedtest.Key("r00004")), nil, distribution.Limits{}, fault.CodeDeltaBase},
+		"content altered":    {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Content = feedtest.Resource("r00001", 2, 100) }, distribution.Limits{}, fault.CodeDigestMismatch},
+		"removal left out":   {base, func(_ *Update, m *trustv1.Manifest) { m.Count-- }, distribution.Limits{}, fault.CodeCountMismatch},
+		"bytes misstated":    {base, func(_ *Update, m *trustv1.Manifest) { m.TotalBytes++ }, distribution.Limits{}, fault.CodeCountMismatch},
+		"digest too short":   {base, func(_ *Update, m *trustv1.Manifest) { m.Digest = m.Digest[:5] }, distribution.Limits{}, fault.CodeMalformed},
+		"key of another":     {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Key = feedtest.Key("r00002") }, distribution.Limits{}, fault.CodeKeyMismatch},
+		"key without parts":  {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Key = "Route" }, distribution.Limits{}, fault.CodeKeyMismatch},
+		"not JSON":           {base, func(u *Update, _ *trustv1.Manifest) { u.Upserts[0].Content = []byte("x") }, distribution.Limits{}, fault.CodeMalformed},
+		"resource too large": {base, nil, distribution.Limits{ResourceBytes: 50}, fault.CodeContentTooLarge},
+		"too many resources": {base, nil, distribution.Limits{Resources: 4}, fault.CodeBundleTooLarge},
+		"too many bytes":     {base, nil, distribution.Limits{BundleBytes: 400}, fault.CodeBundleTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u, m := good(), feedtest.Manifest(feedtest.At(1, 2), want)
@@ -63,8 +64,8 @@ func TestApplyRefuses(t *testing.T) {
 }
 
 // receive decodes frames as a node does and joins them.
-func receive(frames []*wire.Frame, lim Limits) (*Update, error) {
-	a := assembler{limits: lim.withDefaults()}
+func receive(frames []*wire.Frame, lim distribution.Limits) (*Update, error) {
+	a := assembler{limits: lim.WithDefaults()}
 	for i, f := range frames {
 		var m controlv1.StreamResponse
 		if err := proto.Unmarshal(f.Bytes(), &m); err != nil {
@@ -81,8 +82,8 @@ func receive(frames []*wire.Frame, lim Limits) (*Update, error) {
 	return nil, fmt.Errorf("not complete after %d chunks", len(frames))
 }
 
-// encoded gives the step from base to v, a snapshot unless delta.
-func encoded(v feed.Version, base *digest.Trie, delta bool, chunkBytes int) (*feed.Encoded, error) {
+// encode gives the step from base to v, a snapshot unless delta.
+func encode(v feed.Version, base *digest.Trie, delta bool, chunkBytes int) (*feed.Encoded, error) {
 	f := feed.New(v.View, feed.Options{ChunkBytes: chunkBytes})
 	if err := f.Publish(feedtest.Version(feedtest.At(v.Epoch, v.Version-1), base)); err != nil {
 		return nil, err
@@ -111,7 +112,7 @@ func TestEncodedUpdatesLeadToTheContent(t *testing.T) {
 		delta, chunk := rapid.Bool().Draw(t, "delta"), rapid.SampledFrom([]int{100, 1000, 5000, 1 << 20}).Draw(t, "chunk")
 		v := feedtest.Version(feedtest.At(1, 2), to)
 		v.Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-		e, err := encoded(v, from, delta, chunk)
+		e, err := encode(v, from, delta, chunk)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,14 +121,14 @@ func TestEncodedUpdatesLeadToTheContent(t *testing.T) {
 				t.Fatalf("a frame of %d bytes in chunks of %d", f.Size(), chunk)
 			}
 		}
-		u, err := receive(e.Frames, Limits{})
+		u, err := receive(e.Frames, distribution.Limits{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if u.Snapshot != e.Snapshot || u.Traceparent != v.Traceparent || !u.Snapshot && u.Base != from.Root() {
 			t.Fatalf("arrived as snapshot=%v base=%s", u.Snapshot, u.Base)
 		}
-		got, err := Apply(from, feedtest.Manifest(feedtest.At(1, 2), to), u, Limits{})
+		got, err := Apply(from, feedtest.Manifest(feedtest.At(1, 2), to), u, distribution.Limits{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,27 +144,27 @@ func TestAssemblerRefusesBrokenSequences(t *testing.T) {
 	resource := []*controlv1.Resource{{Key: feedtest.Key("a"), Content: make([]byte, 100)}}
 	for name, tc := range map[string]struct {
 		chunks []*controlv1.Update
-		limits Limits
+		limits distribution.Limits
 		want   fault.Code
 	}{
-		"no first":          {[]*controlv1.Update{{Chunk: 1, Chunks: 3}}, Limits{}, fault.CodeChunkOrder},
-		"no chunks":         {[]*controlv1.Update{{Manifest: manifest}}, Limits{}, fault.CodeChunkOrder},
-		"too many chunks":   {[]*controlv1.Update{{Manifest: manifest, Chunks: maxChunks + 1}}, Limits{}, fault.CodeChunkOrder},
-		"skipped":           {[]*controlv1.Update{first, {Chunk: 2, Chunks: 3}}, Limits{}, fault.CodeChunkOrder},
-		"repeated":          {[]*controlv1.Update{first, {Chunk: 1, Chunks: 3}, {Chunk: 1, Chunks: 3}}, Limits{}, fault.CodeChunkOrder},
-		"other total":       {[]*controlv1.Update{first, {Chunk: 1, Chunks: 4}}, Limits{}, fault.CodeChunkOrder},
-		"another inside":    {[]*controlv1.Update{first, {Manifest: manifest, Chunks: 1}}, Limits{}, fault.CodeChunkOrder},
-		"second manifest":   {[]*controlv1.Update{first, {Manifest: manifest, Chunk: 1, Chunks: 3}}, Limits{}, fault.CodeChunkOrder},
-		"no manifest":       {[]*controlv1.Update{{Chunks: 1}}, Limits{}, fault.CodeMalformed},
-		"large manifest":    {[]*controlv1.Update{{Manifest: &trustv1.Envelope{Payload: make([]byte, maxManifest+1)}, Chunks: 1}}, Limits{}, fault.CodeMalformed},
-		"base not a digest": {[]*controlv1.Update{{Manifest: manifest, Chunks: 1, BaseDigest: []byte("b")}}, Limits{}, fault.CodeMalformed},
-		"escape in trace":   {[]*controlv1.Update{{Manifest: manifest, Chunks: 1, Traceparent: "\x1b[2J"}}, Limits{}, fault.CodeMalformed},
-		"large resource":    {[]*controlv1.Update{{Manifest: manifest, Chunks: 1, Upserts: resource}}, Limits{ResourceBytes: 99}, fault.CodeContentTooLarge},
-		"long key":          {[]*controlv1.Update{{Manifest: manifest, Chunks: 1, Removals: []string{strings.Repeat("k", maxKey+1)}}}, Limits{}, fault.CodeMalformed},
-		"many resources":    {[]*controlv1.Update{first, {Chunk: 1, Chunks: 3, Upserts: append(resource, resource...)}}, Limits{Resources: 1}, fault.CodeBundleTooLarge},
+		"no first":          {[]*controlv1.Update{{Chunk: 1, Chunks: 3}}, distribution.Limits{}, fault.CodeChunkOrder},
+		"no chunks":         {[]*controlv1.Update{{Manifest: manifest}}, distribution.Limits{}, fault.CodeChunkOrder},
+		"too many chunks":   {[]*controlv1.Update{{Manifest: manifest, Chunks: maxChunks + 1}}, distribution.Limits{}, fault.CodeChunkOrder},
+		"skipped":           {[]*controlv1.Update{first, {Chunk: 2, Chunks: 3}}, distribution.Limits{}, fault.CodeChunkOrder},
+		"repeated":          {[]*controlv1.Update{first, {Chunk: 1, Chunks: 3}, {Chunk: 1, Chunks: 3}}, distribution.Limits{}, fault.CodeChunkOrder},
+		"other total":       {[]*controlv1.Update{first, {Chunk: 1, Chunks: 4}}, distribution.Limits{}, fault.CodeChunkOrder},
+		"another inside":    {[]*controlv1.Update{first, {Manifest: manifest, Chunks: 1}}, distribution.Limits{}, fault.CodeChunkOrder},
+		"second manifest":   {[]*controlv1.Update{first, {Manifest: manifest, Chunk: 1, Chunks: 3}}, distribution.Limits{}, fault.CodeChunkOrder},
+		"no manifest":       {[]*controlv1.Update{{Chunks: 1}}, distribution.Limits{}, fault.CodeMalformed},
+		"large manifest":    {[]*controlv1.Update{{Manifest: &trustv1.Envelope{Payload: make([]byte, maxManifest+1)}, Chunks: 1}}, distribution.Limits{}, fault.CodeMalformed},
+		"base not a digest": {[]*controlv1.Update{{Manifest: manifest, Chunks: 1, BaseDigest: []byte("b")}}, distribution.Limits{}, fault.CodeMalformed},
+		"escape in trace":   {[]*controlv1.Update{{Manifest: manifest, Chunks: 1, Traceparent: "\x1b[2J"}}, distribution.Limits{}, fault.CodeMalformed},
+		"large resource":    {[]*controlv1.Update{{Manifest: manifest, Chunks: 1, Upserts: resource}}, distribution.Limits{ResourceBytes: 99}, fault.CodeContentTooLarge},
+		"long key":          {[]*controlv1.Update{{Manifest: manifest, Chunks: 1, Removals: []string{strings.Repeat("k", maxKey+1)}}}, distribution.Limits{}, fault.CodeMalformed},
+		"many resources":    {[]*controlv1.Update{first, {Chunk: 1, Chunks: 3, Upserts: append(resource, resource...)}}, distribution.Limits{Resources: 1}, fault.CodeBundleTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := assembler{limits: tc.limits.withDefaults()}
+			a := assembler{limits: tc.limits.WithDefaults()}
 			var err error
 			for _, m := range tc.chunks {
 				if err != nil {
@@ -184,15 +185,15 @@ func FuzzFrame(f *testing.F) {
 	base := feedtest.Trie(3, 50)
 	v := feedtest.Version(feedtest.At(1, 2), base.Delete(feedtest.Key("r00001")).Set(feedtest.Key("r00002"), feedtest.Resource("r00002", 1, 50)))
 	for _, delta := range []bool{true, false} {
-		e, err := encoded(v, base, delta, 1<<20)
+		e, err := encode(v, base, delta, 1<<20)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(e.Frames[0].Bytes(), e.Frames[0].Bytes())
 	}
-	lim := Limits{ResourceBytes: 1000, BundleBytes: 4000, Resources: 10}
+	lim := distribution.Limits{ResourceBytes: 1000, BundleBytes: 4000, Resources: 10}
 	f.Fuzz(func(t *testing.T, one, two []byte) {
-		a := assembler{limits: lim.withDefaults()}
+		a := assembler{limits: lim.WithDefaults()}
 		for _, data := range [][]byte{one, two} {
 			var m controlv1.StreamResponse
 			if proto.Unmarshal(data, &m) != nil || m.GetUpdate() == nil {
