@@ -75,7 +75,7 @@ func (b beside) Join(ctx context.Context, dir string, in *adminv1.AdoptDomainReq
 	o := &joinOptions{
 		io: cliutil.Discard(), hub: in.GetAddress(), token: in.GetToken(), pin: in.GetCaPin(), data: dir, name: b.own.Name,
 		listen: b.own.Listen, advertise: b.address, passphrase: b.own.Keys.PassphraseFile,
-		timeout: adoptTime, store: b.own.Store.URL,
+		timeout: adoptTime, store: b.own.Store.URL, domain: in.GetDomain(),
 	}
 	return o.run(ctx)
 }

@@ -40,6 +40,8 @@ type joinOptions struct {
 	// own is the configuration of the hub that is to serve the domain beside its own;
 	// empty: the hub has no other.
 	own string
+	// domain, if set, is the one that is to be joined.
+	domain string
 }
 
 func newJoin(io *cliutil.IO) *cobra.Command { return joinCommand(&joinOptions{io: io}) }
@@ -167,7 +169,7 @@ func (o *joinOptions) prepare() (joining.Options, storeFlag, error) {
 	}
 	passphrase, err := readPassphrase(o.passphrase)
 	return joining.Options{
-		Hub: o.hub, Pin: o.pin, Token: o.token, Name: o.name, Address: o.advertise, Dir: dir,
+		Hub: o.hub, Pin: o.pin, Token: o.token, Name: o.name, Address: o.advertise, Dir: dir, Domain: o.domain,
 		Drivers: joining.Drivers{
 			Keys: func(dir string) (sign.Driver, error) { return builtin.Signer("file", dir, passphrase) },
 			CA: func(issuer *x509.Certificate, key crypto.Signer) (ca.Driver, error) {
@@ -235,12 +237,15 @@ func (o *joinOptions) storeFlag() (at storeFlag, err error) {
 // made, and whether the store that was given holds its log, before anything is made or
 // spent.
 func (o *joinOptions) check(ctx context.Context, dir string, at storeFlag) error {
-	if at.url == "" && o.own == "" {
+	if at.url == "" && o.own == "" && o.domain == "" {
 		return nil
 	}
 	hub, err := client.WhoIs(ctx, o.hub, o.pin)
 	if err != nil {
 		return err
+	}
+	if o.domain != "" && o.domain != hub.Domain {
+		return fault.New(fault.CodeJoinAnswer, "hub %s is of domain %s, and %s is to be joined", o.hub, hub.Domain, o.domain)
 	}
 	if o.own != "" && filepath.Base(dir) != hub.Domain {
 		return cliutil.Usagef("--data %s: hub %s is of domain %s, and a hub serves it from a directory of that name", o.data, o.hub, hub.Domain).

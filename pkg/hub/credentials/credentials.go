@@ -13,11 +13,11 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 
 	"github.com/meshkit/meshkit/pkg/ca"
+	"github.com/meshkit/meshkit/pkg/durable"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 	"github.com/meshkit/meshkit/pkg/hub/join"
@@ -44,7 +44,7 @@ func Issue(ctx context.Context, authority *ca.Authority, id identity.ID, req ca.
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(to.Cert), 0o700); err != nil {
+	if err := durable.MkdirAll(durable.OS, filepath.Dir(to.Cert), 0o700); err != nil {
 		return nil, fault.New(fault.CodeIO, "make %s: %w", filepath.Dir(to.Cert), err)
 	}
 	return source, source.SaveFiles(to)

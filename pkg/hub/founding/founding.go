@@ -110,53 +110,49 @@ type madeFile struct {
 const maxMade = 256 << 10
 
 func readMade(dir string) (*madeFile, error) {
-	data, err := durable.ReadFile(durable.OS, filepath.Join(dir, hubdir.MakerFile), maxMade)
+	path := filepath.Join(dir, hubdir.MakerFile)
+	data, err := durable.ReadFile(durable.OS, path, maxMade)
 	if err != nil {
-		return nil, err
+		return nil, fault.New(fault.CodeIO, "read %s: %w", path, err)
 	}
 	var m madeFile
-	return &m, json.Unmarshal(data, &m)
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, fault.New(fault.CodeConfig, "%s: %w", path, err)
+	}
+	return &m, nil
 }
 
-func complete(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, hubdir.ConfigFile))
-	return err == nil
-}
-
-// cutShort is made.json of a directory that has all but the log's first entry, perhaps,
-// and the configuration.
+// cutShort is made.json of a directory in which Found was cut short; nil: it is not one.
 func cutShort(dir string) (*madeFile, error) {
+	if stage, err := hubdir.Inspect(dir); err != nil || stage != hubdir.CutShort {
+		return nil, err
+	}
+	return readMade(dir)
+}
+
+// Inspect tells how far the directory of a domain has come, and who had it made. There is
+// no maker of one that `meshhub init` made, or that was joined, or that did not come to
+// made.json.
+func Inspect(dir string) (hubdir.Stage, *Maker, error) {
+	stage, err := hubdir.Inspect(dir)
+	if err != nil || stage != hubdir.Complete && stage != hubdir.CutShort {
+		return stage, nil, err
+	}
 	made, err := readMade(dir)
 	switch {
-	case err != nil:
-		return nil, err
-	case complete(dir) || len(made.First) == 0:
-		return nil, fault.New(fault.CodeInitNotEmpty, "%s is not of a domain whose making was cut short", dir)
-	}
-	return made, nil
-}
-
-// ReadMaker tells who had the domain of a directory made; done: it is made, and not cut
-// short. Without an error there is a maker, or the domain is done and was made with
-// `meshhub init` or joined.
-func ReadMaker(dir string) (m *Maker, done bool, err error) {
-	var made *madeFile
-	if done = complete(dir); done {
-		made, err = readMade(dir)
-	} else {
-		made, err = cutShort(dir)
-	}
-	switch {
 	case err == nil:
-		return &made.Maker, done, nil
-	case done && errors.Is(err, fs.ErrNotExist):
-		return nil, true, nil
+		return stage, &made.Maker, nil
+	case stage == hubdir.Complete && errors.Is(err, fs.ErrNotExist):
+		return stage, nil, nil
 	}
-	return nil, done, err
+	return stage, nil, err
 }
 
 // finishTime bounds the last steps, which do not end with who asked for them.
 const finishTime = 10 * time.Second
+
+// byInit is the author of a domain that is made with `meshhub init`.
+const byInit = "meshhub init"
 
 // maker is who has the domain made: without a Maker, whoever gives these options.
 func (o Options) maker() Maker {
@@ -164,7 +160,7 @@ func (o Options) maker() Maker {
 		return *o.Maker
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %d %d %q", o.Domain, o.Hub, o.Listen, o.Address, o.RootKeys, o.RootThreshold, o.Config))
-	return Maker{Author: "meshhub init", Key: hex.EncodeToString(sum[:])}
+	return Maker{Author: byInit, Key: hex.EncodeToString(sum[:])}
 }
 
 // Found makes a domain in a directory that is absent or empty, and gives the pin of its
@@ -174,8 +170,10 @@ func (o Options) maker() Maker {
 // the log. CodeInitNotEmpty, CodeInitIncomplete: the directory or the log is in use.
 // CodeDomainExists: another request made the domain, and was cut short; that is done now.
 func Found(ctx context.Context, o Options) (pin string, err error) {
-	switch made, cerr := cutShort(o.Dir); {
-	case cerr != nil:
+	switch made, err := cutShort(o.Dir); {
+	case err != nil:
+		return "", err
+	case made == nil:
 	case made.Maker == o.maker():
 		return goOn(ctx, o, made)
 	case o.Maker != nil:
@@ -194,7 +192,7 @@ func Found(ctx context.Context, o Options) (pin string, err error) {
 	if err != nil {
 		return "", err
 	}
-	g := &genesis{Options: o, now: time.Now()}
+	g := &genesis{Options: o, now: time.Now(), hosted: o.Maker != nil}
 	defer func() {
 		if err != nil && !g.begun {
 			hubdir.Clear(o.Dir, made)
@@ -219,7 +217,7 @@ func (g *genesis) left(err error) error {
 	switch {
 	case g.Maker != nil:
 		return err // who asked knows
-	case fault.CodeOf(err) == fault.CodeInitNotEmpty:
+	case g.taken:
 		return fault.New(fault.CodeInitNotEmpty, "%w; %s is of a domain that never began", err, g.Dir).
 			WithRemedy("Move %s away. Then add a hub to that domain with `meshhub join`, or give another --domain or --store.", g.Dir)
 	}
@@ -233,7 +231,21 @@ func resumed(o Options, made *madeFile) (*genesis, error) {
 	if err := proto.Unmarshal(made.First, &first); err != nil || first.GetDomain() != o.Domain {
 		return nil, fault.New(fault.CodeConfig, "%s holds no first entry of domain %s (%v)", filepath.Join(o.Dir, hubdir.MakerFile), o.Domain, err)
 	}
-	return &genesis{Options: o, now: time.Now(), root: first.GetRoot(), signed: first.GetKeyset(), bundle: first.GetCaBundle()}, nil
+	return &genesis{Options: o, now: time.Now(), root: first.GetRoot(), signed: first.GetKeyset(), bundle: first.GetCaBundle(), begun: true, hosted: made.Author != byInit}, nil
+}
+
+// whole tells whether the keys are there without which nobody can lead the domain.
+func (g *genesis) whole(ctx context.Context) error {
+	for _, k := range []struct{ dir, name string }{{"keys", keyring.KeysetKey}, {"keys", keyring.ConfigKey}, {"ca", "intermediate"}, {"ca", hubdir.HubCA}} {
+		d, err := g.Keys(g.path(k.dir))
+		if err != nil {
+			return err
+		}
+		if _, err := sign.Open(ctx, d, k.name); err != nil {
+			return fmt.Errorf("%s, in which the making of domain %s was cut short, is not whole: %w", g.Dir, g.Domain, err)
+		}
+	}
+	return nil
 }
 
 // goOn ends what was cut short in the directory. If another one has the log's first
@@ -244,8 +256,11 @@ func goOn(ctx context.Context, o Options, made *madeFile) (pin string, err error
 	if err != nil {
 		return "", err
 	}
+	if err := g.whole(ctx); err != nil {
+		return "", err
+	}
 	if err := g.makeLog(ctx); err != nil {
-		if fault.CodeOf(err) == fault.CodeInitNotEmpty && o.Maker != nil {
+		if g.taken && o.Maker != nil {
 			hubdir.Clear(o.Dir, true)
 		}
 		return "", g.left(err)
@@ -265,10 +280,11 @@ func goOn(ctx context.Context, o Options, made *madeFile) (pin string, err error
 }
 
 // GoOn makes a directory a hub in which Found was cut short, whoever had it made, if the
-// log's first entry is of it; otherwise done is false, and all stays as it is.
+// log's first entry is of it; otherwise done is false, and all stays as it is, but for an
+// embedded store, which is made.
 func GoOn(ctx context.Context, o Options) (done bool, err error) {
 	made, err := cutShort(o.Dir)
-	if err != nil {
+	if err != nil || made == nil {
 		return false, err
 	}
 	g, err := resumed(o, made)
@@ -279,11 +295,14 @@ func GoOn(ctx context.Context, o Options) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	ours, err := g.isFirst(ctx, l)
+	whose, err := g.firstOf(ctx, l)
 	if cerr := l.Close(); err == nil {
 		err = cerr
 	}
-	if err != nil || !ours {
+	if err == nil && whose == ours {
+		err = g.whole(ctx)
+	}
+	if err != nil || whose != ours {
 		return false, err
 	}
 	return true, g.makeConfig(ctx)
@@ -300,6 +319,8 @@ type genesis struct {
 	bundle         []byte
 	root, signed   []byte // the root's metadata, and the keyset
 	begun          bool   // the first entry may be in the log: the directory stays
+	hosted         bool   // it is made beside another domain, for a Maker
+	taken          bool   // another domain has the log: the directory is of no use
 }
 
 // first is the first entry of the log.
@@ -445,7 +466,7 @@ func (g *genesis) makeLog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err = ctx.Err(); err != nil {
+	if err = ctx.Err(); err != nil && !g.begun {
 		err = fault.New(fault.CodeCanceled, "interrupted; nothing was made: %w", err)
 	} else {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
@@ -474,16 +495,16 @@ func (g *genesis) writeFirst(ctx context.Context, l *store.Log) error {
 			return nil
 		}
 		if fault.CodeOf(err) == fault.CodeInitNotEmpty {
-			ours, rerr := g.isFirst(ctx, l)
-			if ours {
+			switch whose, rerr := g.firstOf(ctx, l); {
+			case rerr != nil:
+				err = fmt.Errorf("read the first entry of the log: %w", rerr)
+			case whose == ours:
 				g.begun = true
 				return nil
-			}
-			if rerr == nil {
-				g.begun = false // it is another's, so it never will be ours
+			case whose == anothers:
+				g.begun, g.taken = false, true // it never will be ours
 				return err
 			}
-			err = fmt.Errorf("%w; read its first entry: %w", err, rerr)
 		}
 		if !g.begun || pause.Wait(ctx) != nil {
 			return err
@@ -491,22 +512,34 @@ func (g *genesis) writeFirst(ctx context.Context, l *store.Log) error {
 	}
 }
 
-// isFirst tells whether the log's first entry is this domain's, of these keys.
-func (g *genesis) isFirst(ctx context.Context, l *store.Log) (bool, error) {
+// owner is whose the first entry of a log is.
+type owner int
+
+const (
+	nobodys owner = iota // there is none
+	ours                 // this domain's, of these keys
+	anothers
+)
+
+// firstOf tells whose the log's first entry is.
+func (g *genesis) firstOf(ctx context.Context, l *store.Log) (owner, error) {
 	entries, err := l.Read(ctx, 0, 1)
 	if err != nil || len(entries) == 0 {
-		return false, err
+		return nobodys, err
 	}
 	var first logv1.DomainCreated
 	if err := proto.Unmarshal(entries[0].GetPayload(), &first); err != nil {
-		return false, fault.New(fault.CodeBadEntry, "first entry of the log: %w", err)
+		return nobodys, fault.New(fault.CodeBadEntry, "first entry of the log: %w", err)
 	}
-	return proto.Equal(&first, g.first()), nil
+	if proto.Equal(&first, g.first()) {
+		return ours, nil
+	}
+	return anothers, nil
 }
 
 // makeConfig makes the directory a hub.
 func (g *genesis) makeConfig(context.Context) error {
-	if err := g.write(g.Config, 0o600, hubdir.ConfigFile); err != nil || g.Maker != nil {
+	if err := g.write(g.Config, 0o600, hubdir.ConfigFile); err != nil || g.hosted {
 		return err
 	}
 	_ = os.Remove(g.path(hubdir.MakerFile)) // nobody asks; it does no harm either

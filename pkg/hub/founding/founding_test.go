@@ -63,6 +63,19 @@ func (d *drivers) options(dir string) founding.Options {
 	}
 }
 
+// copied copies a directory, as a kill would leave it, with its keys.
+func (d *drivers) copied(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Error(err)
+	}
+	for dir, keys := range d.keys {
+		if rel, ok := strings.CutPrefix(dir, from+string(filepath.Separator)); ok {
+			d.keys[filepath.Join(to, rel)] = keys
+		}
+	}
+}
+
 // entries are what the log has.
 func (d *drivers) entries(t *testing.T) []store.Entry {
 	t.Helper()
@@ -123,8 +136,8 @@ func TestADomainIsMadeWithAllThatItsFirstHubNeeds(t *testing.T) {
 	if err != nil || !strings.HasPrefix(pin, "sha256:") || len(bundle) == 0 {
 		t.Errorf("pin %s of %d bytes (%v)", pin, len(bundle), err)
 	}
-	if got, done, err := founding.ReadMaker(dir); got != nil || !done || err != nil {
-		t.Errorf("a domain that init made has maker %+v, done %t (%v)", got, done, err)
+	if stage, got, err := founding.Inspect(dir); got != nil || stage != hubdir.Complete || err != nil {
+		t.Errorf("a domain that init made is at stage %d, with maker %+v (%v)", stage, got, err)
 	}
 }
 
@@ -137,8 +150,8 @@ func TestADomainThatWasAskedForKeepsItsMakerAndNoOperator(t *testing.T) {
 	if _, err := founding.Found(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	if got, done, err := founding.ReadMaker(dir); err != nil || !done || *got != who {
-		t.Errorf("made by %+v, done %t (%v)", got, done, err)
+	if stage, got, err := founding.Inspect(dir); err != nil || stage != hubdir.Complete || *got != who {
+		t.Errorf("made by %+v, stage %d (%v)", got, stage, err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "admin")); !os.IsNotExist(err) {
 		t.Errorf("an operator's credentials are there (%v)", err)
@@ -146,8 +159,8 @@ func TestADomainThatWasAskedForKeepsItsMakerAndNoOperator(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, hubdir.ConfigFile)); err != nil {
 		t.Fatal(err)
 	}
-	if got, done, err := founding.ReadMaker(dir); err != nil || done || *got != who {
-		t.Errorf("cut short, made by %+v, done %t (%v)", got, done, err)
+	if stage, got, err := founding.Inspect(dir); err != nil || stage != hubdir.CutShort || *got != who {
+		t.Errorf("cut short, made by %+v, stage %d (%v)", got, stage, err)
 	}
 }
 
@@ -309,8 +322,8 @@ func TestTheFirstEntryKeepsItsKeys(t *testing.T) {
 		if _, err := founding.Found(ctx, o); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, done, err := founding.ReadMaker(dir); !done || err != nil || len(d.entries(t)) != 1 {
-			t.Errorf("%s: done %t (%v), and the log has %d entries", name, done, err, len(d.entries(t)))
+		if stage, _, err := founding.Inspect(dir); stage != hubdir.Complete || err != nil || len(d.entries(t)) != 1 {
+			t.Errorf("%s: stage %d (%v), and the log has %d entries", name, stage, err, len(d.entries(t)))
 		}
 	}
 }
@@ -347,12 +360,17 @@ func TestADomainThatWasCutShortIsGoneOnWith(t *testing.T) {
 	if _, err := founding.Found(t.Context(), other); fault.CodeOf(err) != fault.CodeDomainExists {
 		t.Errorf("another request: %v", err)
 	}
-	if m, done, err := founding.ReadMaker(dir); !done || err != nil || m.RequestID != "r1" {
-		t.Errorf("after another request: made by %v, done %t (%v)", m, done, err)
+	if stage, m, err := founding.Inspect(dir); stage != hubdir.Complete || err != nil || m.RequestID != "r1" {
+		t.Errorf("after another request: made by %v, stage %d (%v)", m, stage, err)
 	}
 	cut()
-	if done, err := founding.GoOn(t.Context(), o); !done || err != nil {
+	atStart := o
+	atStart.Maker = nil // whoever that was
+	if done, err := founding.GoOn(t.Context(), atStart); !done || err != nil {
 		t.Errorf("at a start: done %t (%v)", done, err)
+	}
+	if stage, m, err := founding.Inspect(dir); stage != hubdir.Complete || err != nil || m == nil || m.RequestID != "r1" {
+		t.Errorf("after a start: made by %v, stage %d (%v)", m, stage, err)
 	}
 	if len(d.entries(t)) != 1 {
 		t.Errorf("the log has %d entries", len(d.entries(t)))
@@ -371,7 +389,7 @@ func TestADomainThatWasCutShortIsGoneOnWith(t *testing.T) {
 
 	// Another hub's log: the directory is of no use.
 	cut()
-	d.log, d.keys = memstore.New(memstore.Options{}), make(map[string]*hubtest.Keys)
+	d.log = memstore.New(memstore.Options{})
 	if _, err := founding.Found(t.Context(), d.asked(filepath.Join(t.TempDir(), "elsewhere"), "r3", done)); err != nil {
 		t.Fatal(err)
 	}
@@ -390,18 +408,13 @@ func TestAnInitThatWasCutShortIsGoneOnWith(t *testing.T) {
 		d := newDrivers()
 		cut := filepath.Join(t.TempDir(), "cut")
 		o := d.options(filepath.Join(t.TempDir(), "hub"))
-		snapshot := func() {
-			if err := os.CopyFS(cut, os.DirFS(o.Dir)); err != nil {
-				t.Error(err)
-			}
-		}
 		log := d.log
 		if !begun {
 			log = memstore.New(memstore.Options{}) // what it writes is lost
 		}
 		o.OpenLog = func(ctx context.Context) (*store.Log, error) {
 			return store.Open(ctx, &storetest.Faults{Driver: log.Driver(), OnAppend: func(_ context.Context, _ store.Batch, next func() error) error {
-				defer snapshot()
+				defer d.copied(t, o.Dir, cut)
 				return next()
 			}}, store.Options{})
 		}
@@ -435,10 +448,7 @@ func TestAnInitThatCameTooLateKeepsItsDirectory(t *testing.T) {
 	cut := filepath.Join(t.TempDir(), "cut")
 	o := d.options(filepath.Join(t.TempDir(), "hub"))
 	o.OpenLog = func(ctx context.Context) (*store.Log, error) {
-		err := os.CopyFS(cut, os.DirFS(o.Dir))
-		if err != nil {
-			t.Error(err)
-		}
+		d.copied(t, o.Dir, cut)
 		return store.Open(ctx, memstore.New(memstore.Options{}).Driver(), store.Options{})
 	}
 	if _, err := founding.Found(t.Context(), o); err != nil {
@@ -453,5 +463,47 @@ func TestAnInitThatCameTooLateKeepsItsDirectory(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(cut, "ca")); err != nil {
 		t.Errorf("the keys are gone: %v", err)
+	}
+}
+
+// Of a domain that is in the log, the directory has the only keys: no trouble with the
+// store takes them away.
+func TestAStoreThatCannotBeReadTakesNoKeysAway(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	d := newDrivers()
+	o := d.asked(dir, "r1", func() error { return nil })
+	killed(t, o)
+	reads := 0
+	o.OpenLog = func(ctx context.Context) (*store.Log, error) {
+		return store.Open(ctx, &storetest.Faults{Driver: d.log.Driver(), OnRead: func(_ context.Context, after uint64, limit int, next func() (store.Page, error)) (store.Page, error) {
+			if after == 0 && limit == 1 {
+				if reads++; reads == 1 {
+					return store.Page{}, fault.New(fault.CodeStoreUnavailable, "a moment's trouble")
+				}
+			}
+			return next()
+		}}, store.Options{})
+	}
+	if _, err := founding.Found(t.Context(), o); err != nil {
+		t.Errorf("after a moment's trouble: %v", err)
+	}
+	if stage, _, err := founding.Inspect(dir); stage != hubdir.Complete || err != nil || reads < 2 {
+		t.Errorf("stage %d after %d reads (%v)", stage, reads, err)
+	}
+}
+
+// A domain that nobody could lead does not begin.
+func TestWhatHasLostItsKeysIsNotGoneOnWith(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub")
+	d := newDrivers()
+	o := d.asked(dir, "r1", func() error { return nil })
+	killed(t, o)
+	d.log = memstore.New(memstore.Options{})
+	delete(d.keys, filepath.Join(dir, "keys"))
+	if _, err := founding.Found(t.Context(), o); err == nil || !strings.Contains(err.Error(), "is not whole") {
+		t.Errorf("%v", err)
+	}
+	if n := len(d.entries(t)); n != 0 {
+		t.Errorf("the log has %d entries", n)
 	}
 }

@@ -12,8 +12,8 @@
 //	domains/eu-central/made.json                      who had it made, on the hub that made it
 //
 // A directory without meshhub.yaml is of a domain whose making or joining was cut
-// short: the next try clears it, or goes on with it. One whose log has begun is gone on
-// with at the start.
+// short (hubdir.Stage says how far it came): the next try clears it, or goes on with it.
+// One whose log has begun is gone on with at the start.
 //
 // A domain that fails takes none of the others with it. All methods are safe for
 // concurrent use; New and Run are called once.
@@ -98,7 +98,7 @@ type Host struct {
 	opt Options
 	log *slog.Logger // of the hub's own domain
 
-	making sync.Mutex // held while one domain is made or joined
+	making chan struct{} // has room for the one that makes or joins a domain
 
 	mu     sync.Mutex // guards all below
 	ctx    context.Context
@@ -109,7 +109,17 @@ type Host struct {
 
 // New makes a host that serves nothing before Run.
 func New(opt Options) *Host {
-	return &Host{opt: opt, log: opt.Logger.With("domain", opt.Domain), guests: make(map[string]*guest)}
+	return &Host{opt: opt, log: opt.Logger.With("domain", opt.Domain), guests: make(map[string]*guest), making: make(chan struct{}, 1)}
+}
+
+// alone waits until nobody else makes or joins a domain; done ends that.
+func (x *Host) alone(ctx context.Context) (done func(), err error) {
+	select {
+	case x.making <- struct{}{}:
+		return func() { <-x.making }, nil
+	case <-ctx.Done():
+		return nil, fault.New(fault.CodeTimeout, "another domain is being made or joined: %w", context.Cause(ctx))
+	}
 }
 
 // guest is a domain that is served.
@@ -139,26 +149,60 @@ func (x *Host) Run(ctx context.Context, h *hub.Hub) error {
 	if err != nil && !os.IsNotExist(err) {
 		return fault.New(fault.CodeIO, "read %s: %w", x.opt.Dir, err)
 	}
+	var cut []string
 	for _, e := range entries {
 		dir := filepath.Join(x.opt.Dir, e.Name())
 		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 			continue // an editor's, or a file manager's
 		}
-		if !exists(filepath.Join(dir, hubdir.ConfigFile)) {
-			x.making.Lock()
-			done, err := x.goOn(ctx, e.Name())
-			x.making.Unlock()
-			if err != nil || !done {
-				x.log.Warn("directory without a configuration: no domain is served from it", "path", dir, "err", err)
-				continue
+		switch stage, err := hubdir.Inspect(dir); {
+		case err == nil && stage == hubdir.Complete:
+			if _, err := x.start(e.Name()); err != nil {
+				x.log.Error("domain not served", "guest", e.Name(), "err", err)
 			}
+		case err == nil && stage == hubdir.CutShort:
+			cut = append(cut, e.Name())
+		default:
+			x.log.Warn("directory without a configuration: no domain is served from it", "path", dir, "err", err)
 		}
-		if _, err := x.start(e.Name()); err != nil {
-			x.log.Error("domain not served", "guest", e.Name(), "err", err)
-		}
+	}
+	for _, domain := range cut {
+		x.wg.Go(func() { x.finish(ctx, domain) })
 	}
 	x.spread(ctx, h)
 	return nil
+}
+
+// finish ends the making of a domain that was cut short, however often that takes, and
+// serves it.
+func (x *Host) finish(ctx context.Context, domain string) {
+	pause := backoff.New(backoff.Policy{Base: time.Second, Cap: time.Minute})
+	for {
+		done, err := x.finishOnce(ctx, domain)
+		switch {
+		case err == nil && done:
+			if _, err := x.start(domain); err != nil {
+				x.log.Error("domain not served", "guest", domain, "err", err)
+			}
+			return
+		case err == nil:
+			x.log.Warn("the log knows nothing of a domain whose making was cut short; `meshctl domain create` makes it", "guest", domain)
+			return
+		}
+		x.log.Error("domain not served: its making was cut short; trying again", "guest", domain, "err", err)
+		if pause.Wait(ctx) != nil {
+			return
+		}
+	}
+}
+
+func (x *Host) finishOnce(ctx context.Context, domain string) (done bool, err error) {
+	release, err := x.alone(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	return x.goOn(ctx, domain)
 }
 
 // start serves a domain from its directory.
@@ -312,8 +356,9 @@ func (x *Host) List() []*adminv1.ServedDomain {
 
 // Made implements admin.DomainHost.
 func (x *Host) Made(domain string) (made, done bool) {
-	m, done, err := founding.ReadMaker(filepath.Join(x.opt.Dir, domain))
-	return err == nil && m != nil, done && m != nil
+	stage, m, err := founding.Inspect(filepath.Join(x.opt.Dir, domain))
+	made = err == nil && m != nil
+	return made, made && stage == hubdir.Complete
 }
 
 // Create implements admin.DomainHost.
@@ -331,22 +376,8 @@ func (x *Host) Create(ctx context.Context, d admin.NewDomain) (*admin.CreatedDom
 	}
 	sum := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
 	who := founding.Maker{RequestID: d.RequestID, Author: d.Author, Key: hex.EncodeToString(sum[:])}
-	x.making.Lock()
-	defer x.making.Unlock()
-	dir := filepath.Join(x.opt.Dir, d.Domain)
-	before, done, err := founding.ReadMaker(dir)
-	switch {
-	case done && (err != nil || before == nil || *before != who):
-		return nil, fault.New(fault.CodeDomainExists, "domain %q exists", d.Domain)
-	case !done && err != nil && exists(filepath.Join(dir, hubdir.JoiningFile)):
-		return nil, fault.New(fault.CodeDomainExists, "domain %q exists: hub %s has begun to join it, in %s", d.Domain, x.opt.Name, dir)
-	case !done && err != nil:
-		hubdir.Clear(dir, true) // what was cut short before the log knew of it
-		fallthrough
-	case !done:
-		if err := x.make(ctx, d.Domain, dir, &who); err != nil {
-			return nil, err
-		}
+	if err := x.made(ctx, d.Domain, &who); err != nil {
+		return nil, err
 	}
 	g, err := x.start(d.Domain)
 	if err != nil {
@@ -357,6 +388,30 @@ func (x *Host) Create(ctx context.Context, d admin.NewDomain) (*admin.CreatedDom
 		return nil, err
 	}
 	return x.created(ctx, g, h, d)
+}
+
+// made makes a domain, unless the same request has.
+func (x *Host) made(ctx context.Context, domain string, who *founding.Maker) error {
+	done, err := x.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	dir := filepath.Join(x.opt.Dir, domain)
+	stage, before, err := founding.Inspect(dir)
+	switch {
+	case err != nil:
+		return err
+	case stage == hubdir.Complete && before != nil && *before == *who:
+		return nil
+	case stage == hubdir.Complete:
+		return fault.New(fault.CodeDomainExists, "domain %q exists", domain)
+	case stage == hubdir.Joining:
+		return fault.New(fault.CodeDomainExists, "domain %q exists: hub %s has begun to join it, in %s", domain, x.opt.Name, dir)
+	case stage == hubdir.Early:
+		hubdir.Clear(dir, true)
+	}
+	return x.make(ctx, domain, dir, who)
 }
 
 // certificate is the request for the first operator's certificate.
@@ -406,15 +461,9 @@ func (x *Host) make(ctx context.Context, domain, dir string, who *founding.Maker
 }
 
 // goOn ends the making of a domain that was cut short after the log knew of it. The
-// caller holds making.
+// caller is alone.
 func (x *Host) goOn(ctx context.Context, domain string) (done bool, err error) {
 	dir := filepath.Join(x.opt.Dir, domain)
-	switch _, done, err := founding.ReadMaker(dir); {
-	case done:
-		return true, nil
-	case err != nil:
-		return false, nil // not that far, or another hub's
-	}
 	o, err := x.opt.Founding(domain, dir)
 	if err != nil {
 		return false, err
@@ -426,11 +475,6 @@ func (x *Host) goOn(ctx context.Context, domain string) (done bool, err error) {
 		x.log.Info("domain made, which was cut short", "guest", domain)
 	}
 	return done, err
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
 
 // created gives the operator a certificate, and the other hubs tokens: in the operator's
@@ -471,23 +515,8 @@ func (x *Host) Adopt(ctx context.Context, in *adminv1.AdoptDomainRequest) error 
 	if in.GetDomain() == x.opt.Domain {
 		return fault.New(fault.CodeDomainExists, "domain %q is the one of hub %s itself", in.GetDomain(), x.opt.Name)
 	}
-	x.making.Lock()
-	defer x.making.Unlock()
-	dir := filepath.Join(x.opt.Dir, in.GetDomain())
-	if err := x.joinable(ctx, in.GetDomain(), dir); err != nil {
+	if err := x.joined(ctx, in); err != nil {
 		return err
-	}
-	if !exists(filepath.Join(dir, hubdir.ConfigFile)) {
-		if err := x.room(); err != nil {
-			return err
-		}
-		if in.GetToken() == "" {
-			return fault.New(fault.CodeTokenInvalid, "hub %s has to join domain %s, and was given no token", x.opt.Name, in.GetDomain())
-		}
-		if err := x.opt.Join(ctx, dir, in); err != nil {
-			return err
-		}
-		x.log.Info("domain joined", "guest", in.GetDomain(), "hub", in.GetAddress())
 	}
 	g, err := x.start(in.GetDomain())
 	if err != nil {
@@ -497,15 +526,49 @@ func (x *Host) Adopt(ctx context.Context, in *adminv1.AdoptDomainRequest) error 
 	return err
 }
 
-// joinable clears a directory in which this hub began to make the domain, and another was
-// first.
-func (x *Host) joinable(ctx context.Context, domain, dir string) error {
-	if _, done, err := founding.ReadMaker(dir); done || err != nil {
-		return nil
+// joined joins a domain, unless this hub has.
+func (x *Host) joined(ctx context.Context, in *adminv1.AdoptDomainRequest) error {
+	done, err := x.alone(ctx)
+	if err != nil {
+		return err
 	}
-	done, err := x.goOn(ctx, domain)
-	if err == nil && !done {
+	defer done()
+	dir := filepath.Join(x.opt.Dir, in.GetDomain())
+	stage, err := x.joinable(ctx, in.GetDomain(), dir)
+	if err != nil || stage == hubdir.Complete {
+		return err
+	}
+	if err := x.room(); err != nil {
+		return err
+	}
+	if in.GetToken() == "" {
+		return fault.New(fault.CodeTokenInvalid, "hub %s has to join domain %s, and was given no token", x.opt.Name, in.GetDomain())
+	}
+	if err := x.opt.Join(ctx, dir, in); err != nil {
+		return err
+	}
+	x.log.Info("domain joined", "guest", in.GetDomain(), "hub", in.GetAddress())
+	return nil
+}
+
+// joinable makes room in a directory in which this hub began to make the domain, and
+// another was first.
+func (x *Host) joinable(ctx context.Context, domain, dir string) (hubdir.Stage, error) {
+	stage, err := hubdir.Inspect(dir)
+	if err != nil {
+		return stage, err
+	}
+	if stage == hubdir.CutShort {
+		switch done, err := x.goOn(ctx, domain); {
+		case err != nil:
+			return stage, err
+		case done:
+			return hubdir.Complete, nil
+		}
+	}
+	if stage == hubdir.CutShort || stage == hubdir.Early {
 		hubdir.Clear(dir, true)
+		stage = hubdir.Absent
 	}
-	return err
+	return stage, nil
 }

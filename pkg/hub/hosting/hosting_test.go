@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -137,7 +138,7 @@ func (p *program) Join(ctx context.Context, dir string, in *adminv1.AdoptDomainR
 }
 
 // start runs a hub with a host on a directory, until stop.
-func start(t *testing.T, own *hubtest.Domain, p *program, dir string) (host *hosting.Host, stop func()) {
+func start(t *testing.T, own *hubtest.Domain, p hosting.Program, dir string) (host *hosting.Host, stop func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -180,7 +181,12 @@ func until[T any](t *testing.T, f func() (T, error)) (T, error) {
 
 func request(t *testing.T, id string) admin.NewDomain {
 	t.Helper()
-	ann, err := identity.New("guest", identity.Operator, "ann")
+	return admin.NewDomain{Domain: "guest", RequestID: id, Operator: "ann", Author: "spiffe://test-domain/operator/ann", CSR: csrOf(t, "guest")}
+}
+
+func csrOf(t *testing.T, domain string) []byte {
+	t.Helper()
+	ann, err := identity.New(domain, identity.Operator, "ann")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +194,7 @@ func request(t *testing.T, id string) admin.NewDomain {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return admin.NewDomain{Domain: "guest", RequestID: id, Operator: "ann", Author: "spiffe://test-domain/operator/ann", CSR: csr}
+	return csr
 }
 
 func TestARequestThatTheCARefusesMakesNoDomain(t *testing.T) {
@@ -279,7 +285,7 @@ func TestADomainThatCouldNotBeMadeIsMadeByTheNextTry(t *testing.T) {
 		t.Errorf("its directory is left (%v)", err)
 	}
 	// A kill leaves more, and no configuration.
-	for _, name := range []string{"keys/config.key", "store.db", "made.json"} {
+	for _, name := range []string{"keys/config.key", "ca/root.key"} {
 		if err := hubdir.WriteFile(filepath.Join(dir, "guest", name), []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -358,4 +364,111 @@ func TestAJoinThatHasBegunIsNotCleared(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "guest", "keys", "config.key")); err != nil {
 		t.Errorf("its key is gone: %v", err)
 	}
+}
+
+// What a kill left before anybody knew of it is no obstacle when another hub has made the
+// domain since.
+func TestADomainThatThisHubBeganToMakeIsAdopted(t *testing.T) {
+	p, dir := newProgram(), filepath.Join(t.TempDir(), "domains")
+	host, _ := start(t, hubtest.NewDomain(t), p, dir)
+	for _, name := range []string{"keys/config.key", "root/root-1.key"} {
+		if err := hubdir.WriteFile(filepath.Join(dir, "guest", name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := until(t, func() (any, error) {
+		return nil, host.Adopt(t.Context(), &adminv1.AdoptDomainRequest{Domain: "guest", Token: "t"})
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A file that cannot be read says nothing about the keys beside it.
+func TestADirectoryThatCannotBeReadIsNotCleared(t *testing.T) {
+	p, dir := newProgram(), filepath.Join(t.TempDir(), "domains")
+	host, _ := start(t, hubtest.NewDomain(t), p, dir)
+	key, made := filepath.Join(dir, "guest", "keys", "config.key"), filepath.Join(dir, "guest", hubdir.MakerFile)
+	if err := hubdir.WriteFile(key, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(made, made); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := until(t, func() (*admin.CreatedDomain, error) { return host.Create(t.Context(), request(t, "r1")) }); fault.CodeOf(err) != fault.CodeIO {
+		t.Errorf("made: %v", err)
+	}
+	if err := host.Adopt(t.Context(), &adminv1.AdoptDomainRequest{Domain: "guest", Token: "t"}); err == nil {
+		t.Error("joined")
+	}
+	if _, err := os.Stat(key); err != nil {
+		t.Errorf("its key is gone: %v", err)
+	}
+}
+
+// held has the logs of all domains but guest wait, and fail as often as it says.
+type held struct {
+	*program
+	entered chan string
+	release chan struct{}
+	fails   atomic.Int32
+}
+
+func (h *held) Founding(domain, dir string) (founding.Options, error) {
+	o, err := h.program.Founding(domain, dir)
+	if domain == "guest" {
+		return o, err
+	}
+	open := o.OpenLog
+	o.OpenLog = func(ctx context.Context) (*store.Log, error) {
+		h.entered <- domain
+		<-h.release
+		if h.fails.Add(-1) >= 0 {
+			return nil, fault.New(fault.CodeStoreUnavailable, "not yet")
+		}
+		return open(ctx)
+	}
+	return o, err
+}
+
+// A domain that was cut short waits for its store by itself, and is served when that is
+// back.
+func TestADomainThatCannotBeGoneOnWithHoldsUpNoOther(t *testing.T) {
+	own, p, dir := hubtest.NewDomain(t), newProgram(), filepath.Join(t.TempDir(), "domains")
+	host, stop := start(t, own, p, dir)
+	for i, domain := range []string{"guest", "aaa"} {
+		in := request(t, "r1")
+		if in.Domain = domain; i > 0 {
+			in.CSR = csrOf(t, domain)
+		}
+		if _, err := until(t, func() (*admin.CreatedDomain, error) { return host.Create(t.Context(), in) }); err != nil {
+			t.Fatal(err)
+		}
+		p.founded = true
+	}
+	stop()
+	if err := os.Remove(filepath.Join(dir, "aaa", hubdir.ConfigFile)); err != nil {
+		t.Fatal(err)
+	}
+	h := &held{program: p, entered: make(chan string, 10), release: make(chan struct{})}
+	h.fails.Store(1)
+	host, _ = start(t, own, h, dir)
+	<-h.entered
+	served := func(n int) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); len(host.List()) != n; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("served: %v, want %d", host.List(), n)
+			}
+		}
+	}
+	served(1)
+
+	// Nor does who waits for its turn wait for longer than it may.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := host.Adopt(ctx, &adminv1.AdoptDomainRequest{Domain: "other", Token: "t"}); fault.CodeOf(err) != fault.CodeTimeout {
+		t.Errorf("adopted while another is made: %v", err)
+	}
+	close(h.release)
+	served(2)
 }

@@ -42,7 +42,54 @@ const (
 )
 
 // ours are the names of what is made with a domain, in a directory of its own.
-var ours = []string{"keys", "root", "ca", "tls", "admin", "store.db", MakerFile, ConfigFile}
+// What says that it can be gone on with comes first: Clear keeps to the order.
+var ours = []string{MakerFile, "keys", "root", "ca", "tls", "admin", "store.db", ConfigFile}
+
+// Stage is how far a directory has come.
+type Stage int
+
+// Stages of a directory.
+const (
+	// Absent: it is not there, or empty.
+	Absent Stage = iota
+	// Early: keys and certificates that nobody has heard of.
+	Early
+	// CutShort: a domain of which all is there but the log's first entry, perhaps, and
+	// the configuration.
+	CutShort
+	// Joining: a hub that has asked to be admitted, perhaps.
+	Joining
+	// Complete: a hub's.
+	Complete
+	// Foreign: something else, or a hub's whose configuration was lost.
+	Foreign
+)
+
+// Inspect tells how far a directory has come. What cannot be read is an error, and no
+// stage: a stage may be cleared.
+func Inspect(dir string) (Stage, error) {
+	entries, err := os.ReadDir(dir)
+	has := func(name string) bool {
+		return slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == name })
+	}
+	switch {
+	case os.IsNotExist(err):
+		return Absent, nil
+	case err != nil:
+		return Foreign, fault.New(fault.CodeIO, "read %s: %w", dir, err)
+	case len(entries) == 0:
+		return Absent, nil
+	case has(ConfigFile):
+		return Complete, nil
+	case has(JoiningFile):
+		return Joining, nil
+	case has(MakerFile):
+		return CutShort, nil
+	case leftBehind(entries) && !has("store.db"):
+		return Early, nil
+	}
+	return Foreign, nil
+}
 
 // Claim makes the directory, or finds it empty. made tells whether it was made.
 // CodeInitIncomplete: it holds what was cut short; CodeInitNotEmpty: something else.
@@ -50,7 +97,7 @@ func Claim(dir string) (made bool, err error) {
 	entries, err := os.ReadDir(dir)
 	switch {
 	case os.IsNotExist(err):
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := durable.MkdirAll(durable.OS, dir, 0o700); err != nil {
 			return false, fault.New(fault.CodeIO, "make %s: %w", dir, err)
 		}
 		return true, nil
@@ -69,10 +116,14 @@ func Claim(dir string) (made bool, err error) {
 }
 
 // Clear takes back what was made in a directory that was empty or absent. made says
-// that the directory itself goes too; it stays if it holds anything else.
+// that the directory itself goes too; it stays if it holds anything else. After a crash
+// at any point of it the directory is Early or Absent.
 func Clear(dir string, made bool) {
-	for _, name := range ours {
+	for i, name := range ours {
 		_ = os.RemoveAll(filepath.Join(dir, name))
+		if i == 0 {
+			_ = durable.OS.SyncDir(dir)
+		}
 	}
 	if made {
 		_ = os.Remove(dir)
@@ -149,7 +200,7 @@ func KeyNames(dir string) ([]string, error) {
 
 // WriteFile writes a file durably, and makes its directory.
 func WriteFile(path string, data []byte, perm os.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := durable.MkdirAll(durable.OS, filepath.Dir(path), 0o700); err != nil {
 		return fault.New(fault.CodeIO, "make %s: %w", filepath.Dir(path), err)
 	}
 	if err := durable.WriteFile(durable.OS, path, data, perm); err != nil {

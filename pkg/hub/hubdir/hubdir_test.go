@@ -68,6 +68,41 @@ func TestWhatWasMadeIsTakenBackAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestADirectoryHasCome(t *testing.T) {
+	for name, c := range map[string]struct {
+		holds []string
+		want  Stage
+	}{
+		"empty":                             {nil, Absent},
+		"a hub":                             {[]string{"keys/config.key", MakerFile, ConfigFile}, Complete},
+		"keys alone":                        {[]string{"keys/config.key", "ca/root.key"}, Early},
+		"all but the log and configuration": {[]string{"keys/config.key", "ca/root.key", MakerFile}, CutShort},
+		"the configuration is missing":      {[]string{"keys/config.key", "store.db", MakerFile}, CutShort},
+		"a configuration half-way":          {[]string{"keys/config.key", MakerFile, ConfigFile + durable.TempSuffix}, CutShort},
+		"asked to be admitted":              {[]string{"keys/config.key", JoiningFile, "joining.key"}, Joining},
+		"a store without a configuration":   {[]string{"keys/config.key", "store.db"}, Foreign},
+		"something else":                    {[]string{"keys/config.key", "notes"}, Foreign},
+	} {
+		if got, err := Inspect(with(t, c.holds...)); err != nil || got != c.want {
+			t.Errorf("%s: stage %d, want %d (%v)", name, got, c.want, err)
+		}
+	}
+	if got, err := Inspect(filepath.Join(t.TempDir(), "absent")); err != nil || got != Absent {
+		t.Errorf("absent: stage %d (%v)", got, err)
+	}
+	file := filepath.Join(with(t, "file"), "file")
+	if got, err := Inspect(file); fault.CodeOf(err) != fault.CodeIO {
+		t.Errorf("a file: stage %d (%v)", got, err)
+	}
+}
+
+// A crash while it is cleared must leave nothing that is gone on with without its keys.
+func TestWhatCouldBeGoneOnWithIsClearedFirst(t *testing.T) {
+	if ours[0] != MakerFile {
+		t.Errorf("%s is cleared first", ours[0])
+	}
+}
+
 func TestRootsAndKeysAreListedByTheirNames(t *testing.T) {
 	dir := with(t, "root-10.json", "root-2.json", "root-1.json", "root-x.json", "root-99999999999999999999.json", "keyset-root-3.json", "root-1.key", "root-v2-1.key", "key")
 	if got, err := Roots(dir); err != nil || !slices.Equal(got, []uint64{1, 2, 10}) {

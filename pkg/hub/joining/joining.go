@@ -54,7 +54,7 @@ const (
 	pendingKey  = "joining.key"
 )
 
-// Options of a hub in the making. All are required.
+// Options of a hub in the making. All but Domain are required.
 type Options struct {
 	// Hub is the address of any hub of the domain, Pin that of the domain's CA, and Token
 	// a token for a hub.
@@ -63,6 +63,8 @@ type Options struct {
 	Name, Address string
 	// Dir is the directory to make, absolute.
 	Dir string
+	// Domain, if set, is the one that is to be joined, whatever the hub is of.
+	Domain string
 	Drivers
 }
 
@@ -125,7 +127,7 @@ func (j *joining) path(elem ...string) string {
 // begin makes the directory and its keys, or finds those of a join that was cut
 // short. joining.json comes last and makes them count.
 func (j *joining) begin(ctx context.Context) error {
-	if err := os.MkdirAll(j.Dir, 0o700); err != nil {
+	if err := durable.MkdirAll(durable.OS, j.Dir, 0o700); err != nil {
 		return fault.New(fault.CodeIO, "make %s: %w", j.Dir, err)
 	}
 	data, err := durable.ReadFile(durable.OS, j.path(pendingName), 4<<10)
@@ -271,7 +273,7 @@ func (j *joining) verify(got client.Pinned[*identityv1.JoinHubResponse]) (admitt
 		return admitted{}, fault.New(fault.CodeJoinAnswer, format, args...)
 	}
 	answer, domain := got.Answer, got.Hub.Domain
-	if answer.GetDomain() != domain {
+	if answer.GetDomain() != domain || j.Domain != "" && j.Domain != domain {
 		return bad("%s answered for domain %q", got.Hub, answer.GetDomain())
 	}
 	anchors, err := trust.Join(domain, answer.GetTrust(), time.Now())
@@ -324,7 +326,7 @@ func (j *joining) finish(ctx context.Context, got client.Pinned[*identityv1.Join
 			return err
 		}
 	}
-	if err := os.MkdirAll(j.path("tls"), 0o700); err != nil {
+	if err := durable.MkdirAll(durable.OS, j.path("tls"), 0o700); err != nil {
 		return fault.New(fault.CodeIO, "make %s: %w", j.path("tls"), err)
 	}
 	if err := a.source.SaveFiles(mtls.Files{Cert: j.path("tls", "hub.pem"), Key: j.path("tls", "hub.key"), CA: j.path("ca", "root.pem")}); err != nil {
