@@ -27,14 +27,26 @@ type cursor struct {
 
 	flight []mark // sent, not acked, oldest first; at most window
 
-	held   digest.Hash // refused by the node: not sent again while it is the target
+	// held was refused by the node: it is not sent again while it is the target. What
+	// another key has signed since is: the key may be what was wrong. Without a signer it
+	// is held whoever signs, for it has been active.
+	held   target
 	isHeld bool
 }
 
+// target is what a node should have.
+type target struct {
+	point  feed.Point
+	digest digest.Hash
+	signer string // key id of the manifest
+}
+
+// targetOf gives what is published as a target.
+func targetOf(p *feed.Published) target { return target{p.Point(), p.Digest, p.Signer} }
+
 // mark is an update on its way.
 type mark struct {
-	point    feed.Point
-	digest   digest.Hash
+	target
 	snapshot bool
 }
 
@@ -59,14 +71,14 @@ func (c *cursor) resume(base digest.Hash, has bool, active, highest feed.Point) 
 	}
 }
 
-// next decides about the version at point with digest d.
-func (c *cursor) next(point feed.Point, d digest.Hash) step {
+// next decides about a version.
+func (c *cursor) next(t target) step {
 	switch {
-	case !c.back && point.Compare(c.floor) < 0:
+	case !c.back && t.point.Compare(c.floor) < 0:
 		return stepMissing
-	case c.hasBase && c.base == d:
+	case c.hasBase && c.base == t.digest:
 		return stepNone
-	case c.isHeld && c.held == d:
+	case c.isHeld && c.held.digest == t.digest && (c.held.signer == "" || c.held.signer == t.signer):
 		return stepHeld
 	case len(c.flight) >= window:
 		return stepWindow
@@ -74,10 +86,10 @@ func (c *cursor) next(point feed.Point, d digest.Hash) step {
 	return stepSend
 }
 
-// sent records that an update to d at point is on its way.
-func (c *cursor) sent(point feed.Point, d digest.Hash, snapshot bool) {
-	c.base, c.hasBase, c.floor, c.isHeld = d, true, point, false
-	c.flight = append(c.flight, mark{point: point, digest: d, snapshot: snapshot})
+// sent records that an update to t is on its way.
+func (c *cursor) sent(t target, snapshot bool) {
+	c.base, c.hasBase, c.floor, c.isHeld = t.digest, true, t.point, false
+	c.flight = append(c.flight, mark{target: t, snapshot: snapshot})
 }
 
 // ack takes a cumulative ack and tells whether it means anything: it names content
@@ -122,7 +134,7 @@ func (c *cursor) nack(point feed.Point, d digest.Hash, resync bool) bool {
 		if reverted && !resync {
 			// What the node went back to, its status will say.
 			c.hasBase, c.hasAcked = false, false
-			c.hold(d)
+			c.hold(target{digest: d})
 		}
 		if resync {
 			c.flight, c.hasBase = nil, false
@@ -135,7 +147,7 @@ func (c *cursor) nack(point feed.Point, d digest.Hash, resync bool) bool {
 		c.flight, c.hasBase = nil, false
 	}
 	if !resync || refused.snapshot {
-		c.hold(refused.digest)
+		c.hold(refused.target)
 	}
 	if !resync && len(c.flight) == 0 {
 		c.base, c.hasBase = c.ackedDigest, c.hasAcked
@@ -143,7 +155,7 @@ func (c *cursor) nack(point feed.Point, d digest.Hash, resync bool) bool {
 	return true
 }
 
-func (c *cursor) hold(d digest.Hash) { c.held, c.isHeld = d, true }
+func (c *cursor) hold(t target) { c.held, c.isHeld = t, true }
 
 // active takes the active content that a status reports: where nothing is on its
 // way, that is the base, whatever was thought before. It tells whether that changed

@@ -27,6 +27,11 @@ type pair struct {
 	refuses map[digest.Hash]bool
 }
 
+// aim is a target that the one key signed.
+func aim(at feed.Point, content int) target {
+	return target{point: at, digest: hashOf(content), signer: "key-1"}
+}
+
 type sentUpdate struct {
 	mark
 	base    digest.Hash
@@ -48,10 +53,10 @@ func (p *pair) publish(content int) {
 }
 
 func (p *pair) write() {
-	if p.cursor.next(p.at(), hashOf(p.target)) == stepSend {
+	if p.cursor.next(aim(p.at(), p.target)) == stepSend {
 		u := sentUpdate{base: p.cursor.base, hasBase: p.cursor.hasBase}
-		u.mark = mark{point: p.at(), digest: hashOf(p.target), snapshot: !u.hasBase}
-		p.cursor.sent(u.point, u.digest, u.snapshot)
+		u.mark = mark{target: aim(p.at(), p.target), snapshot: !u.hasBase}
+		p.cursor.sent(u.target, u.snapshot)
 		p.down = append(p.down, u)
 	}
 }
@@ -154,7 +159,7 @@ func TestCursorBringsTheNodeToTheNewestThatItTakes(t *testing.T) {
 
 func TestCursorIgnoresAcksOfWhatWasNotSent(t *testing.T) {
 	var c cursor
-	c.sent(feedtest.At(1, 1), hashOf(1), true)
+	c.sent(aim(feedtest.At(1, 1), 1), true)
 	if c.ack(feedtest.At(9, 9), hashOf(7)) {
 		t.Error("took an ack of content that was never sent")
 	}
@@ -166,31 +171,52 @@ func TestCursorIgnoresAcksOfWhatWasNotSent(t *testing.T) {
 func TestCursorAfterARevertFollowsTheStatus(t *testing.T) {
 	var c cursor
 	c.resume(hashOf(1), true, feedtest.At(1, 1), feedtest.At(1, 1))
-	c.sent(feedtest.At(1, 2), hashOf(2), false)
+	c.sent(aim(feedtest.At(1, 2), 2), false)
 	c.ack(feedtest.At(1, 2), hashOf(2))
 	if !c.nack(feedtest.At(1, 2), hashOf(2), false) {
 		t.Fatal("a revert of acked content is not heeded")
 	}
-	if got := c.next(feedtest.At(1, 2), hashOf(2)); got != stepHeld {
+	if got := c.next(aim(feedtest.At(1, 2), 2)); got != stepHeld {
 		t.Errorf("reverted content is %d, want held", got)
 	}
 	c.active(hashOf(1))
-	if c.next(feedtest.At(1, 3), hashOf(3)) != stepSend || !c.hasBase || c.base != hashOf(1) {
+	if c.next(aim(feedtest.At(1, 3), 3)) != stepSend || !c.hasBase || c.base != hashOf(1) {
 		t.Error("the next version is not a delta from what the node went back to")
+	}
+}
+
+// What was refused may have been refused for the key that signed it.
+func TestRefusedContentIsSentAgainWhenAnotherKeyHasSignedIt(t *testing.T) {
+	var c cursor
+	c.resume(hashOf(1), true, feedtest.At(1, 1), feedtest.At(1, 1))
+	c.sent(aim(feedtest.At(1, 2), 2), false)
+	c.nack(feedtest.At(1, 2), hashOf(2), false)
+	if got := c.next(aim(feedtest.At(1, 3), 2)); got != stepHeld {
+		t.Errorf("by the same key: %d, want held", got)
+	}
+	again := aim(feedtest.At(1, 3), 2)
+	again.signer = "key-2"
+	if got := c.next(again); got != stepSend {
+		t.Fatalf("by another key: %d, want sent", got)
+	}
+	c.sent(again, false)
+	c.nack(again.point, again.digest, false)
+	if got := c.next(again); got != stepHeld {
+		t.Errorf("refused again: %d, want held", got)
 	}
 }
 
 func TestRefusedSnapshotIsNotFollowedByAnother(t *testing.T) {
 	var c cursor
 	c.resume(hashOf(1), true, feedtest.At(1, 1), feedtest.At(1, 1))
-	c.sent(feedtest.At(1, 2), hashOf(2), false)
+	c.sent(aim(feedtest.At(1, 2), 2), false)
 	c.nack(feedtest.At(1, 2), hashOf(2), true)
-	if c.next(feedtest.At(1, 2), hashOf(2)) != stepSend || c.hasBase {
+	if c.next(aim(feedtest.At(1, 2), 2)) != stepSend || c.hasBase {
 		t.Fatal("a delta that did not fit is not followed by a snapshot")
 	}
-	c.sent(feedtest.At(1, 2), hashOf(2), true)
+	c.sent(aim(feedtest.At(1, 2), 2), true)
 	c.nack(feedtest.At(1, 2), hashOf(2), true)
-	if got := c.next(feedtest.At(1, 2), hashOf(2)); got != stepHeld {
+	if got := c.next(aim(feedtest.At(1, 2), 2)); got != stepHeld {
 		t.Errorf("after a refused snapshot: %d, want held", got)
 	}
 }

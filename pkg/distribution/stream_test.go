@@ -270,3 +270,43 @@ func TestDeltaMismatchIsAnsweredBySnapshot(t *testing.T) {
 		}
 	})
 }
+
+// A manifest by a key that the node does not believe is refused; the same content by a
+// good one is what it waits for.
+func TestContentThatAnotherKeyHasSignedIsSentAgain(t *testing.T) {
+	bubble(t, distribution.ServerConfig{}, func(t *testing.T, l *lab) {
+		n := &node{name: "n1", refuse: func(m *trustv1.Manifest) bool { return m.GetKeysetVersion() == 0 }}
+		defer l.join(n)()
+		v := feedtest.Version(feedtest.At(1, 1), feedtest.Trie(10, 200))
+		publish := func(key string, keyset uint64) {
+			t.Helper()
+			var m trustv1.Manifest
+			if err := proto.Unmarshal(v.Manifest.GetPayload(), &m); err != nil {
+				t.Fatal(err)
+			}
+			m.KeysetVersion = keyset
+			payload, err := proto.Marshal(&m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v.Manifest = &trustv1.Envelope{Payload: payload, PayloadType: v.Manifest.GetPayloadType(), Signatures: []*trustv1.Signature{{KeyId: key}}}
+			if err := l.feed.Publish(v); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		publish("key-1", 0)
+		publish("key-1", 0)
+		n.with(func() {
+			if len(n.updates) != 1 || n.has {
+				t.Errorf("%d updates, taken: %t; want one that is refused", len(n.updates), n.has)
+			}
+		})
+		publish("key-2", 1)
+		n.with(func() {
+			if !n.has || n.trie.Root() != v.Trie.Root() {
+				t.Errorf("after %d updates the node does not have what another key signed", len(n.updates))
+			}
+		})
+	})
+}

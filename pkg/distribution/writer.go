@@ -254,7 +254,7 @@ func (w *writer) plan(p *feed.Published) (step, error) {
 		before := st.cursor
 		what := stepMissing
 		if p != nil {
-			what = st.cursor.next(p.Point(), p.Digest)
+			what = st.cursor.next(targetOf(p))
 		}
 		st.waiting = what == stepWindow
 		floor := st.cursor.floor
@@ -280,10 +280,10 @@ func (w *writer) commit(p *feed.Published, u *feed.Encoded, before cursor) bool 
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	c := &st.cursor
-	if c.base != before.base || c.hasBase != before.hasBase || c.next(p.Point(), p.Digest) != stepSend {
+	if c.base != before.base || c.hasBase != before.hasBase || c.next(targetOf(p)) != stepSend {
 		return false
 	}
-	c.sent(p.Point(), p.Digest, u.Snapshot)
+	c.sent(targetOf(p), u.Snapshot)
 	w.chunks = u.Frames
 	m := st.srv.cfg.Metrics
 	if u.Snapshot {

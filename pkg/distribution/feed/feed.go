@@ -69,6 +69,7 @@ type watcher struct{ wake func() }
 type Published struct {
 	Version
 	Digest    digest.Hash  // of the content
+	Signer    string       // id of the key that signed the manifest
 	Seq       uint64       // counts contents, from 1
 	Freshness *wire.Frame  // newest statement for this version, or nil
 	previous  *digest.Trie // content before this one, kept whatever the history's bounds
@@ -126,7 +127,7 @@ func (f *Feed) Publish(v Version) error {
 	if v.View != f.view {
 		return fault.New(fault.CodeInternal, "publish %s of view %q into the feed of view %q", v.Point(), v.View, f.view)
 	}
-	next := &Published{Version: v, Digest: v.Trie.Root(), Seq: 1, frames: &frameCache{made: make(map[frameKey]*lazyUpdate)}}
+	next := &Published{Version: v, Digest: v.Trie.Root(), Signer: signer(v), Seq: 1, frames: &frameCache{made: make(map[frameKey]*lazyUpdate)}}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -153,6 +154,13 @@ func (f *Feed) Publish(v Version) error {
 	f.opts.History.put(v.Trie, cost)
 	f.store(next)
 	return nil
+}
+
+func signer(v Version) string {
+	if sigs := v.Manifest.GetSignatures(); len(sigs) > 0 {
+		return sigs[0].GetKeyId()
+	}
+	return ""
 }
 
 // stepCost estimates the bytes that b holds and a does not share.
