@@ -11,8 +11,9 @@ import (
 )
 
 // Guest is a call of another protocol that is served beside the control streams and
-// counts as one of them: against the same limits, with the same admission, and Drain
-// waits for it. See Server.Guest.
+// counts as one of them: against the hub's limit, with the same admission, and Drain
+// waits for it. What one node may have of them is counted apart from its streams. See
+// Server.Guest.
 type Guest struct {
 	Peer Peer
 
@@ -48,15 +49,15 @@ func (s *Server) guest(ctx context.Context) (*Guest, error) {
 		return nil, fault.New(fault.CodeInternal, "the gRPC server was made without wire.ServerOptions")
 	}
 	if !peer.ID.IsZero() {
-		if wait, ok := s.pacing.admit(peer.ID.Name, time.Now()); !ok {
-			return nil, wire.WithRetry(fault.New(fault.CodeAdmission, "node %s opens more streams than one node may", peer.ID.Name), wait)
+		if wait, ok := s.crowd.admit(peer.ID.Name, time.Now()); !ok {
+			return nil, wire.WithRetry(fault.New(fault.CodeAdmission, "node %s opens more calls beside its control stream than one node may", peer.ID.Name), wait)
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.room(); err != nil {
 		if !peer.ID.IsZero() {
-			s.pacing.leave(peer.ID.Name)
+			s.crowd.leave(peer.ID.Name)
 		}
 		return nil, err
 	}
@@ -111,7 +112,7 @@ func (g *Guest) Leave(cause error) {
 		s.emptied()
 		s.mu.Unlock()
 		if !g.Peer.ID.IsZero() {
-			s.pacing.leave(g.Peer.ID.Name)
+			s.crowd.leave(g.Peer.ID.Name)
 		}
 		s.cfg.Metrics.streams.Dec()
 		s.cfg.Metrics.ended.WithLabelValues(string(fault.CodeOf(cause))).Inc()

@@ -18,12 +18,19 @@ const (
 	// nodeBurst streams at once, and one more in nodeEvery.
 	nodeBurst = 10
 	nodeEvery = time.Second
+	// maxNodeGuests at once, and guestBurst opened at once: a node may run many data
+	// planes, which all start with it. They are counted apart from its streams, so that
+	// they never keep its agent out.
+	maxNodeGuests = 16
+	guestBurst    = 2 * maxNodeGuests
 	// pacingSweep is the number of nodes above which those that are at rest go.
 	pacingSweep = 1024
 )
 
 // pacing holds each node to its own share. It is safe for concurrent use.
 type pacing struct {
+	most, burst int
+
 	mu    sync.Mutex // guards all below
 	nodes map[string]*paced
 	sweep int // number of nodes at which to look for those at rest
@@ -34,7 +41,9 @@ type paced struct {
 	open   int
 }
 
-func newPacing() *pacing { return &pacing{nodes: make(map[string]*paced), sweep: pacingSweep} }
+func newPacing(most, burst int) *pacing {
+	return &pacing{most: most, burst: burst, nodes: make(map[string]*paced), sweep: pacingSweep}
+}
 
 // admit says whether this node may open a stream at now and, if not, how long it is
 // to wait. One that was admitted must leave.
@@ -44,10 +53,10 @@ func (p *pacing) admit(node string, now time.Time) (retry time.Duration, ok bool
 	n := p.nodes[node]
 	if n == nil {
 		p.forget(now)
-		n = &paced{opened: rate.NewLimiter(rate.Every(nodeEvery), nodeBurst)}
+		n = &paced{opened: rate.NewLimiter(rate.Every(nodeEvery), p.burst)}
 		p.nodes[node] = n
 	}
-	if n.open >= maxNodeStreams || !n.opened.AllowN(now, 1) {
+	if n.open >= p.most || !n.opened.AllowN(now, 1) {
 		return backoff.Jitter(4*nodeEvery, 0.5), false
 	}
 	n.open++
@@ -69,7 +78,7 @@ func (p *pacing) forget(now time.Time) {
 		return
 	}
 	for name, n := range p.nodes {
-		if n.open == 0 && n.opened.TokensAt(now) >= nodeBurst {
+		if n.open == 0 && n.opened.TokensAt(now) >= float64(p.burst) {
 			delete(p.nodes, name)
 		}
 	}

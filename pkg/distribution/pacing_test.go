@@ -6,7 +6,7 @@ import (
 )
 
 func TestANodeThatReconnectsAfterAWhileIsAdmitted(t *testing.T) {
-	p := newPacing()
+	p := newPacing(maxNodeStreams, nodeBurst)
 	now := time.Now()
 	for range nodeBurst {
 		if _, ok := p.admit("n1", now); !ok {

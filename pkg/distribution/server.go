@@ -116,7 +116,8 @@ type Server struct {
 	controlv1.UnimplementedControlServiceServer
 	cfg       ServerConfig
 	admission *admission
-	pacing    *pacing
+	pacing    *pacing // of streams
+	crowd     *pacing // of guests
 	trust     trustFrames
 	senders   senders
 	running   sync.WaitGroup // handlers, each of which waits for its writer
@@ -141,7 +142,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	return &Server{
-		cfg: cfg, admission: newAdmission(cfg.AdmissionRate, cfg.AdmissionBurst), pacing: newPacing(),
+		cfg: cfg, admission: newAdmission(cfg.AdmissionRate, cfg.AdmissionBurst), pacing: newPacing(maxNodeStreams, nodeBurst), crowd: newPacing(maxNodeGuests, guestBurst),
 		streams: make(map[*stream]struct{}), nodes: make(map[string]*stream),
 	}, nil
 }

@@ -179,6 +179,34 @@ func TestAWatchLeavesTheNodesAgentAlone(t *testing.T) {
 	}
 }
 
+// A node that runs many data planes still has its agent connected, however they came.
+func TestWatchesLeaveTheNodesAgentItsPlaces(t *testing.T) {
+	h := hubtest.NewDomain(t).Start(t)
+	o := operate(t, h)
+	n := joinRelay(t, h, "node-a", nil)
+	watch := func() (*relay.ControlWatchResponse, error) {
+		s, err := relay.NewControlPlaneWatchClient(h.Dial(t, n.source)).Watch(t.Context(), &relay.ControlWatchRequest{Capabilities: &relay.CapabilitySet{Items: []string{"core/v1"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Recv()
+	}
+	var own *agent
+	for i := range 16 {
+		if i == 4 { // as many as the node may have control streams
+			own = (&agentHost{h}).connect(t, "node-a", n.source)
+			own.await(1)
+		}
+		if m, err := watch(); err != nil || m.GetError() != nil {
+			t.Fatalf("watch %d of the node: %v, %v", i+1, m, err)
+		}
+	}
+	if m, err := watch(); m.GetError().GetCode() != "not_admitted" || m.GetBackoff().GetMillis() < 1 {
+		t.Errorf("one more than a node may have: %v, %v", m, err)
+	}
+	own.await(o.apply(t, mesh()...).GetSeq())
+}
+
 // Each rotation is a keyset more, and then one that drops the old key: whatever the
 // moment, what a client is sent verifies.
 func TestAnOmniRelayClientFollowsKeyRotations(t *testing.T) {

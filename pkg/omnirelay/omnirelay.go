@@ -2,7 +2,7 @@
 // (omnirelay.control.ControlPlaneWatch and omnirelay.mesh.control.v1's
 // LeadershipControlService; docs/protocol.md, "OmniRelay clients"), on hubs and on
 // agents. It stands on a distribution.Backend, which decides what a node is given, and
-// on a distribution.Server, whose limits its streams share.
+// on a distribution.Server, whose limits its streams share, as its guests.
 //
 //	s := omnirelay.NewServer(omnirelay.Config{Domain: "eu-west", Backend: views, Streams: streams})
 //	s.Register(grpcServer)

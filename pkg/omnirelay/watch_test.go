@@ -246,7 +246,7 @@ func TestABundleIsEncodedOnceForAllStreams(t *testing.T) {
 	l := newLab(t)
 	l.publish(1, 1, 10, 1000)
 	var streams []relay.ControlPlaneWatch_WatchClient
-	for range 3 { // what one node may have open
+	for range 3 {
 		streams = append(streams, l.watch(nil, Core))
 	}
 	for v := uint64(2); v < 5; v++ {
@@ -349,14 +349,14 @@ func TestStreamsCountAgainstTheLimitsOfControlStreams(t *testing.T) {
 func TestOneNodeCannotOpenStreamsWithoutEnd(t *testing.T) {
 	l := newLab(t)
 	l.publish(1, 1, 1, 10)
-	for i := range 4 {
+	for i := range 16 {
 		if m := next(t, l.watch(nil, Core)); m.GetError() != nil {
 			t.Fatalf("stream %d of the node was refused: %v", i+1, m)
 		}
 	}
 	s := l.watch(nil, Core)
 	if m := next(t, s); m.GetError().GetCode() != NotAdmitted {
-		t.Errorf("a fifth stream of one node: %v", m)
+		t.Errorf("a seventeenth stream of one node: %v", m)
 	}
 	if _, err := s.Recv(); fault.CodeOf(err) != fault.CodeAdmission {
 		t.Errorf("it ends with %v", err)

@@ -8,8 +8,9 @@ import (
 )
 
 // Silent is the set as a backend of a protocol without acks: its sessions follow the
-// view of their node, and say nothing of what the node has. A node may have any number
-// of them beside its control stream, whose reports they leave alone.
+// view of their node, and say nothing of what the node has. They stand beside the node's
+// control stream and leave it alone, its reports and its places: how many a node may
+// have is counted apart (distribution.Guest).
 func (s *Set) Silent() distribution.Backend { return silent{s} }
 
 type silent struct{ set *Set }
