@@ -84,7 +84,7 @@ var distributionCodes = []Entry{
 
 	{CodeBundleInvalid, Corrupt, "not a bundle", "The bytes are not a bundle (meshkit.bundle.v1): they cannot be decoded, are cut off, or hold one resource twice.", "Keep what is active and fetch the bundle again; if it was stored, the file is damaged."},
 	{CodeBundleFormat, Invalid, "bundle of a later format", "The bundle has a format that this reader does not know: hub or agent are newer than the reader.", "Bring the data plane's MeshKit reader to the release of its hub or agent."},
-	{CodeResumeToken, Invalid, "resume token not usable", "The resume token of an OmniRelay client was not made by this domain's hubs or agents, or is damaged.", "Remove the node's stored last-known-good (LKG) file and let it start again: it then gets the whole bundle."},
+	{CodeResumeToken, Invalid, "resume token not usable", "The resume token of an OmniRelay client is of another domain, or its version or epoch cannot be. A token that no MeshKit hub or agent made is not refused: it counts as none.", "Remove the node's stored last-known-good (LKG) file and let it start again: it then gets the whole bundle."},
 	{CodeCapability, Invalid, "capability missing", "The node's configuration needs a capability that the OmniRelay client did not advertise. Such a bundle is never sent.", "Run an OmniRelay build that has the capability, or watch the hub instead of the agent: a hub leaves out what a client cannot do, as far as that is safe."},
 	{CodeNoSuchScope, NotFound, "no such leadership scope", "A leadership subscription names a scope that is not served here. A scope is a domain's name.", "Name the domain, or leave the scope empty to get every one."},
 }

@@ -162,9 +162,13 @@ func (s *Server) Watch(req *relay.ControlWatchRequest, stream grpc.ServerStreami
 	if w.caps, err = checkCapabilities(req.GetCapabilities()); err != nil {
 		return err
 	}
-	if w.has, err = parseToken(req.GetResumeToken(), s.cfg.Domain); err != nil {
+	var foreign bool
+	if w.has, foreign, err = parseToken(req.GetResumeToken(), s.cfg.Domain); err != nil {
 		s.cfg.Logger.Info("OmniRelay client refused", "node", g.Peer.ID.Name, "address", g.Peer.Address, "err", err)
 		return w.end(InvalidResumeToken, err, backoff.Jitter(refusedWait, 0.5), nil)
+	}
+	if foreign {
+		s.cfg.Logger.Info("OmniRelay client has a resume token that no MeshKit hub or agent made: it is sent the whole bundle", "node", g.Peer.ID.Name, "address", g.Peer.Address)
 	}
 	if err := w.attach(stream.Context(), req.GetNodeId(), req.GetCapabilities().GetBuildEpoch()); err != nil {
 		return err

@@ -34,11 +34,39 @@ func (p place) token(domain string) (*relay.WatchResumeToken, error) {
 func versionText(v uint64) string { return strconv.FormatUint(v, 10) }
 
 // parseToken reads what token wrote. No token, and one in which nothing is set, are
-// the zero place. The error has fault.CodeResumeToken.
-func parseToken(t *relay.WatchResumeToken, domain string) (place, error) {
+// the zero place. So is a token whose opaque part is not a resume point: another
+// control plane made it, or it is damaged. A client keeps such a token until it is given
+// another and knows no way to do without, so that to refuse it would lock the node out
+// for good. The error, of a token that is ours and cannot be followed here, has
+// fault.CodeResumeToken.
+func parseToken(t *relay.WatchResumeToken, domain string) (_ place, foreign bool, err error) {
 	if t.GetVersion() == "" && t.GetEpoch() == 0 && len(t.GetOpaque()) == 0 {
-		return place{}, nil
+		return place{}, false, nil
 	}
+	r, h, ok := resumePoint(t.GetOpaque())
+	if !ok {
+		return place{}, true, nil
+	}
+	p, err := placeOf(t, r, h, domain)
+	return p, false, err
+}
+
+// resumePoint reads the opaque part of a token; false if it is not what MeshKit writes.
+func resumePoint(opaque []byte) (*bundlev1.ResumePoint, digest.Hash, bool) {
+	if n := len(opaque); n == 0 || n > maxOpaque {
+		return nil, digest.Hash{}, false
+	}
+	r := &bundlev1.ResumePoint{}
+	if err := proto.Unmarshal(opaque, r); err != nil || r.GetDomain() == "" {
+		return nil, digest.Hash{}, false
+	}
+	// Other messages parse as this one too, but hardly with 32 bytes in field 3.
+	h, err := digest.HashOf(r.GetDigest())
+	return r, h, err == nil
+}
+
+// placeOf is the place that a token names whose opaque part is r, with digest h.
+func placeOf(t *relay.WatchResumeToken, r *bundlev1.ResumePoint, h digest.Hash, domain string) (place, error) {
 	version, err := strconv.ParseUint(t.GetVersion(), 10, 64)
 	if err != nil || versionText(version) != t.GetVersion() {
 		return place{}, fault.New(fault.CodeResumeToken, "resume token: version %.40q is not a decimal number", t.GetVersion())
@@ -46,19 +74,8 @@ func parseToken(t *relay.WatchResumeToken, domain string) (place, error) {
 	if t.GetEpoch() < 0 {
 		return place{}, fault.New(fault.CodeResumeToken, "resume token: epoch %d is below 0", t.GetEpoch())
 	}
-	if n := len(t.GetOpaque()); n == 0 || n > maxOpaque {
-		return place{}, fault.New(fault.CodeResumeToken, "resume token: opaque has %d bytes, not 1 to %d", n, maxOpaque)
-	}
-	var r bundlev1.ResumePoint
-	if err := proto.Unmarshal(t.GetOpaque(), &r); err != nil {
-		return place{}, fault.New(fault.CodeResumeToken, "resume token: opaque is not what a hub or agent gave: %w", err)
-	}
 	if r.GetDomain() != domain {
 		return place{}, fault.New(fault.CodeResumeToken, "resume token is of domain %.80q, not %q", r.GetDomain(), domain)
-	}
-	h, err := digest.HashOf(r.GetDigest())
-	if err != nil {
-		return place{}, fault.New(fault.CodeResumeToken, "resume token: %w", err)
 	}
 	return place{
 		point: feed.Point{Epoch: uint64(t.GetEpoch()), Version: version}, view: r.GetView(), digest: h, known: true,

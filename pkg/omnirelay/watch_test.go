@@ -2,8 +2,10 @@ package omnirelay
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	bundlev1 "github.com/meshkit/meshkit/pkg/api/meshkit/bundle/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	relay "github.com/meshkit/meshkit/pkg/api/omnirelay/control"
 	"github.com/meshkit/meshkit/pkg/bundle"
@@ -64,7 +67,7 @@ func TestAVersionThatChangesNothingIsNotSent(t *testing.T) {
 	}
 }
 
-func TestATokenThatIsNotOursIsRefusedWithWhatToDo(t *testing.T) {
+func TestATokenThatCannotBeFollowedIsRefusedWithWhatToDo(t *testing.T) {
 	l := newLab(t)
 	v := l.publish(1, 7, 1, 10)
 	good := l.token(v)
@@ -73,15 +76,12 @@ func TestATokenThatIsNotOursIsRefusedWithWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, bad := range map[string]*relay.WatchResumeToken{
-		"of another domain":     elsewhere,
-		"version not a number":  {Version: "v7", Epoch: 1, Opaque: good.GetOpaque()},
-		"version with a plus":   {Version: "+7", Epoch: 1, Opaque: good.GetOpaque()},
-		"version with zeros":    {Version: "007", Epoch: 1, Opaque: good.GetOpaque()},
-		"epoch below 0":         {Version: "7", Epoch: -1, Opaque: good.GetOpaque()},
-		"without opaque":        {Version: "7", Epoch: 1},
-		"opaque cut off":        {Version: "7", Epoch: 1, Opaque: good.GetOpaque()[:5]},
-		"opaque of other bytes": {Version: "7", Epoch: 1, Opaque: []byte("\xff\xff")},
-		"opaque too long":       {Version: "7", Epoch: 1, Opaque: make([]byte, maxOpaque+1)},
+		"of another domain":    elsewhere,
+		"version not a number": {Version: "v7", Epoch: 1, Opaque: good.GetOpaque()},
+		"version with a plus":  {Version: "+7", Epoch: 1, Opaque: good.GetOpaque()},
+		"version with zeros":   {Version: "007", Epoch: 1, Opaque: good.GetOpaque()},
+		"epoch below 0":        {Version: "7", Epoch: -1, Opaque: good.GetOpaque()},
+		"version over 64 bits": {Version: "18446744073709551616", Epoch: 1, Opaque: good.GetOpaque()},
 	} {
 		s := l.watch(bad, Core)
 		m := next(t, s)
@@ -99,6 +99,54 @@ func TestATokenThatIsNotOursIsRefusedWithWhatToDo(t *testing.T) {
 	if m := next(t, s); m.GetVersion() != "8" {
 		t.Errorf("with the present token the client was sent %v", m)
 	}
+}
+
+// A client keeps what another control plane gave it and comes back with it for ever:
+// it is served as one that has nothing, and has our token from then on.
+func TestATokenOfAnotherControlPlaneCountsAsNone(t *testing.T) {
+	var log logged
+	l := newLab(t, func(_ *distribution.ServerConfig, c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	good := l.token(l.publish(1, 7, 1, 10))
+	similar, err := proto.Marshal(&bundlev1.ResumePoint{Domain: "a node", View: "a cluster", Digest: []byte("v9"), RootVersion: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, foreign := range map[string]*relay.WatchResumeToken{
+		"of text":            {Version: "build-2024.1", Epoch: 900, Opaque: []byte(`{"rev":17}`)},
+		"without opaque":     {Version: "7", Epoch: 1},
+		"of an epoch":        {Epoch: 1},
+		"of a like message":  {Version: "7", Epoch: 1, Opaque: similar},
+		"of other bytes":     {Version: "7", Epoch: -1, Opaque: []byte("\xff\xff")},
+		"of too many bytes":  {Version: "7", Epoch: 1, Opaque: make([]byte, maxOpaque+1)},
+		"of ours, cut short": {Version: "7", Epoch: 1, Opaque: good.GetOpaque()[:5]},
+	} {
+		before := log.count("no MeshKit hub or agent made")
+		m := next(t, l.watch(foreign, Core))
+		if m.GetError() != nil || m.GetVersion() != "7" || len(m.GetPayload()) == 0 || !proto.Equal(m.GetResumeToken(), good) {
+			t.Errorf("with a token %s the client was sent %v", name, m)
+		}
+		if n := log.count("no MeshKit hub or agent made") - before; n != 1 {
+			t.Errorf("a token %s was told of %d times", name, n)
+		}
+	}
+}
+
+// logged is a log that a test looks into.
+type logged struct {
+	mu   sync.Mutex // guards text
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), text)
 }
 
 // token is what a client has that applied v.
@@ -520,7 +568,10 @@ func FuzzResumeToken(f *testing.F) {
 	f.Add("", int64(0), []byte(nil))
 	f.Add("007", int64(-1), []byte("\xff"))
 	f.Fuzz(func(t *testing.T, version string, epoch int64, opaque []byte) {
-		p, err := parseToken(&relay.WatchResumeToken{Version: version, Epoch: epoch, Opaque: opaque}, domain)
+		p, foreign, err := parseToken(&relay.WatchResumeToken{Version: version, Epoch: epoch, Opaque: opaque}, domain)
+		if foreign && (err != nil || p != (place{})) {
+			t.Errorf("a foreign token gave %v, %v", p, err)
+		}
 		if err != nil {
 			if fault.CodeOf(err) != fault.CodeResumeToken || p != (place{}) {
 				t.Errorf("%v with %v", err, p)
@@ -535,7 +586,7 @@ func FuzzResumeToken(f *testing.F) {
 		if err != nil || !p.known {
 			t.Fatalf("place %v: %v", p, err)
 		}
-		back, err := parseToken(token, domain)
+		back, _, err := parseToken(token, domain)
 		if err != nil || back != p {
 			t.Errorf("%v became %v: %v", p, back, err)
 		}
