@@ -148,12 +148,8 @@ func snapshotHandler(srv any, ctx context.Context, decode func(any) error, inter
 func (s *Server) Watch(req *relay.ControlWatchRequest, stream grpc.ServerStreamingServer[relay.ControlWatchResponse]) (err error) {
 	g, err := s.cfg.Streams.Guest(stream.Context())
 	if err != nil {
-		if wait, ok := wire.RetryAfter(err); ok {
-			code := NotAdmitted
-			if fault.CodeOf(err) == fault.CodeDraining {
-				code = HubDraining
-			}
-			_ = stream.Send(ending(code, err, wait)) // the status says the same
+		if m := notAdmitted(err); m != nil {
+			_ = stream.Send(m) // the status says the same
 		}
 		return err
 	}
@@ -171,6 +167,11 @@ func (s *Server) Watch(req *relay.ControlWatchRequest, stream grpc.ServerStreami
 		s.cfg.Logger.Info("OmniRelay client has a resume token that no MeshKit hub or agent made: it is sent the whole bundle", "node", g.Peer.ID.Name, "address", g.Peer.Address)
 	}
 	if err := w.attach(stream.Context(), req.GetNodeId(), req.GetCapabilities().GetBuildEpoch()); err != nil {
+		if m := notAdmitted(err); m != nil {
+			if err := w.transmit(m, 0); err != nil {
+				return err
+			}
+		}
 		return err
 	}
 	defer w.session.Close(nil)

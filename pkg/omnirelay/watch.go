@@ -253,6 +253,19 @@ func (w *watch) end(code string, why error, pause time.Duration, status error) e
 	return status
 }
 
+// notAdmitted is what tells a client of a refusal that passes by itself: it reads waits
+// in responses only. Nil: err does not say for how long to stay away.
+func notAdmitted(err error) *relay.ControlWatchResponse {
+	wait, ok := wire.RetryAfter(err)
+	switch {
+	case !ok:
+		return nil
+	case fault.CodeOf(err) == fault.CodeDraining:
+		return ending(HubDraining, err, wait)
+	}
+	return ending(NotAdmitted, err, wait)
+}
+
 // ending is the response that ends an attempt.
 func ending(code string, why error, pause time.Duration) *relay.ControlWatchResponse {
 	return &relay.ControlWatchResponse{

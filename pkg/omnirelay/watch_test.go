@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	bundlev1 "github.com/meshkit/meshkit/pkg/api/meshkit/bundle/v1"
+	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	relay "github.com/meshkit/meshkit/pkg/api/omnirelay/control"
 	"github.com/meshkit/meshkit/pkg/bundle"
@@ -408,6 +409,26 @@ func TestOneNodeCannotOpenStreamsWithoutEnd(t *testing.T) {
 	}
 	if _, err := s.Recv(); fault.CodeOf(err) != fault.CodeAdmission {
 		t.Errorf("it ends with %v", err)
+	}
+}
+
+// full is a backend that has no room for a node's view at the moment.
+type full struct{ distribution.Backend }
+
+func (full) Attach(context.Context, distribution.Peer, *controlv1.Hello, func()) (distribution.Session, error) {
+	return nil, wire.WithRetry(fault.New(fault.CodeViewLimit, "1 views are in use"), time.Minute)
+}
+
+func TestARefusalOfTheBackendSaysWhenToComeBack(t *testing.T) {
+	l := newLab(t, func(_ *distribution.ServerConfig, c *Config) { c.Backend = full{} })
+	s := l.watch(nil, Core)
+	m := next(t, s)
+	if m.GetError().GetCode() != NotAdmitted || m.GetError().GetMessage() == "" || m.GetBackoff().GetMillis() != time.Minute.Milliseconds() {
+		t.Errorf("refused for a minute, the client was sent %v", m)
+	}
+	_, err := s.Recv()
+	if wait, ok := wire.RetryAfter(err); !ok || wait != time.Minute || fault.CodeOf(err) != fault.CodeViewLimit {
+		t.Errorf("and its stream ended with %v", err)
 	}
 }
 
