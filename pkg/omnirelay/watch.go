@@ -36,7 +36,7 @@ type verdict uint8
 const (
 	wait        verdict = iota // the client has it, or nothing is offered, or it cannot be proven yet
 	send                       // the client lacks it
-	unsupported                // the client could not use it
+	unsupported                // the client could not use it, whether it has it or not
 	behind                     // it is below what the client has
 )
 
@@ -188,10 +188,10 @@ func (w *watch) judge(v feed.Version, t distribution.Trust, required []string) v
 	switch {
 	case w.has.point.Compare(reached) > 0:
 		return behind
+	case slices.ContainsFunc(required, func(c string) bool { return !slices.Contains(w.caps, c) }):
+		return unsupported // also one that has it: it came back as a build that can do less
 	case w.has.known && w.has.digest == v.Trie.Root() && t.RootVersion() <= w.has.root && t.KeysetVersion() <= w.has.keyset:
 		return wait
-	case slices.ContainsFunc(required, func(c string) bool { return !slices.Contains(w.caps, c) }):
-		return unsupported
 	}
 	return send
 }

@@ -232,6 +232,12 @@ func TestWhatNeedsAMissingCapabilityIsNeverSent(t *testing.T) {
 	if m := next(t, s); !slices.Equal(m.GetRequiredCapabilities(), []string{Core, "wasm/v1"}) || len(m.GetPayload()) == 0 {
 		t.Errorf("a client that has them was sent %v", m)
 	}
+	// So is one that has it from when it could do more: it would be left with it in silence.
+	s3 := l.watch(l.token(v), Core)
+	if m := next(t, s3); m.GetError().GetCode() != UnsupportedCapability || !slices.Equal(m.GetRequiredCapabilities(), []string{Core, "wasm/v1"}) {
+		t.Errorf("a client that came back with less was sent %v", m)
+	}
+	ended(t, s3)
 	// A change that needs more ends the stream as well; one that has it all stays.
 	s2 := l.watch(l.token(v), Core, "wasm/v1")
 	l.await(2)
