@@ -44,6 +44,7 @@ type lab struct {
 	metrics *distribution.Metrics
 	streams *distribution.Server
 	conn    *grpc.ClientConn
+	board   *Board
 	stop    func()
 	root    []byte
 	keyset  []byte
@@ -118,6 +119,8 @@ func newLab(t testing.TB, adjust ...func(*distribution.ServerConfig, *Config)) *
 	cfg.Streams = l.streams
 	g := grpc.NewServer(wire.ServerOptions(wire.ServerConfig{SendBytes: MaxMessage})...)
 	NewServer(cfg).Register(g)
+	l.board = NewBoard(domain)
+	l.board.Register(g)
 	lis := bufconn.Listen(1 << 16)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = g.Serve(lis) })

@@ -181,6 +181,9 @@ func (b *Board) Subscribe(req *mesh.LeadershipSubscribeRequest, stream grpc.Serv
 		return err
 	}
 	defer b.leave(r)
+	if err := stream.SendHeader(nil); err != nil { // there may be nothing to tell for long
+		return err
+	}
 	for {
 		for _, m := range b.take(r) {
 			if err := stream.Send(m); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
 	mesh "github.com/meshkit/meshkit/pkg/api/omnirelay/mesh/control/v1"
@@ -32,7 +33,8 @@ type listener struct {
 	events chan *mesh.LeadershipEvent // without room
 }
 
-func (l *listener) Context() context.Context { return l.ctx }
+func (l *listener) Context() context.Context   { return l.ctx }
+func (*listener) SendHeader(metadata.MD) error { return nil }
 func (l *listener) Send(e *mesh.LeadershipEvent) error {
 	select {
 	case l.events <- e:

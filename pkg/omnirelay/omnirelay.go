@@ -175,6 +175,11 @@ func (s *Server) Watch(req *relay.ControlWatchRequest, stream grpc.ServerStreami
 		return err
 	}
 	defer w.session.Close(nil)
+	// Also when there is nothing to send for hours: a proxy takes a call without headers
+	// for one that hangs, and a client cannot tell that it is connected.
+	if err := stream.SendHeader(nil); err != nil {
+		return err
+	}
 	return w.run(stream.Context())
 }
 

@@ -17,6 +17,7 @@ import (
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
 	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	relay "github.com/meshkit/meshkit/pkg/api/omnirelay/control"
+	mesh "github.com/meshkit/meshkit/pkg/api/omnirelay/mesh/control/v1"
 	"github.com/meshkit/meshkit/pkg/bundle"
 	"github.com/meshkit/meshkit/pkg/distribution"
 	"github.com/meshkit/meshkit/pkg/distribution/feed"
@@ -187,6 +188,27 @@ func TestAClientThatIsAheadIsServedOnceTheServerHasCaughtUp(t *testing.T) {
 	l.publish(2, 10, 1, 10)
 	if m := next(t, s); m.GetVersion() != "10" {
 		t.Errorf("the client was sent %v", m)
+	}
+}
+
+// A call that has been taken on says so before it has anything to say.
+func TestASilentStreamHasItsHeaders(t *testing.T) {
+	l := newLab(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	watch, err := relay.NewControlPlaneWatchClient(l.conn).Watch(ctx, &relay.ControlWatchRequest{Capabilities: &relay.CapabilitySet{Items: []string{Core}}, ResumeToken: l.token(l.publish(1, 7, 1, 10))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := watch.Header(); err != nil {
+		t.Errorf("of a watch of what the client has: %v", err)
+	}
+	leaders, err := mesh.NewLeadershipControlServiceClient(l.conn).Subscribe(ctx, &mesh.LeadershipSubscribeRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leaders.Header(); err != nil {
+		t.Errorf("of a subscription while no leader is known: %v", err)
 	}
 }
 

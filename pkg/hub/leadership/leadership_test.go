@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	leaders "github.com/meshkit/meshkit/pkg/api/omnirelay/mesh/control/v1"
 	"github.com/meshkit/meshkit/pkg/fault"
@@ -84,7 +85,8 @@ type listener struct {
 	events chan *leaders.LeadershipEvent
 }
 
-func (l listener) Context() context.Context { return l.ctx }
+func (l listener) Context() context.Context   { return l.ctx }
+func (listener) SendHeader(metadata.MD) error { return nil }
 func (l listener) Send(e *leaders.LeadershipEvent) error {
 	l.events <- e
 	return nil
