@@ -35,7 +35,7 @@ const (
 	fieldPayload = 3
 )
 
-// Frames are encoded bundles, one for each view, made by the first client that needs
+// Frames are encoded bundles, one for each view and one more with earlier trust metadata, made by the first client that needs
 // it. They are bounded in number and bytes; those that were not asked for the longest
 // go first, and the newest always stays. Streams that send a frame keep it until they
 // are through.
@@ -49,7 +49,10 @@ type Frames struct {
 }
 
 // frameView is what a newer frame takes the place of.
-type frameView struct{ domain, view string }
+type frameView struct {
+	domain, view string
+	earlier      bool // with trust metadata from before the present
+}
 
 // NewFrames makes frames that keep at most limit bytes; 0 means DefaultFrameBytes.
 func NewFrames(limit int64) *Frames {
@@ -75,13 +78,13 @@ type frame struct {
 	size     int64 // Frames.mu
 }
 
-// of gives the frame of a version with the trust metadata that belongs to it, or why
-// there is none: fault.CodeBundleTooLarge, or what keeps the metadata from verifying
-// the manifest, which passes.
-func (f *Frames) of(domain string, v feed.Version, t distribution.Trust, encoded func(bytes int)) (*frame, error) {
-	e := f.entry(frameView{domain, v.View}, v, t)
+// of gives the frame of a version, kept under key, with the trust metadata that belongs
+// to it, or why there is none: fault.CodeBundleTooLarge, or what keeps the metadata from
+// verifying the manifest, which passes.
+func (f *Frames) of(key frameView, v feed.Version, t distribution.Trust, encoded func(bytes int)) (*frame, error) {
+	e := f.entry(key, v, t)
 	e.once.Do(func() {
-		if e.err = e.encode(domain, v); e.err != nil {
+		if e.err = e.encode(v); e.err != nil {
 			return
 		}
 		encoded(e.watch.Size())
@@ -95,7 +98,7 @@ func (f *Frames) entry(key frameView, v feed.Version, t distribution.Trust) *fra
 	defer f.mu.Unlock()
 	if el, ok := f.views[key]; ok {
 		e := el.Value.(*frame)
-		if e.manifest == v.Manifest && e.vouch == v.Vouch && e.trust == t {
+		if e.manifest == v.Manifest && e.vouch == v.Vouch && (e.trust == t || key.earlier && sameTrust(e.trust, t)) {
 			f.order.MoveToBack(el)
 			return e
 		}
@@ -105,6 +108,11 @@ func (f *Frames) entry(key frameView, v feed.Version, t distribution.Trust) *fra
 	f.views[key] = f.order.PushBack(e)
 	f.trim(e)
 	return e
+}
+
+// sameTrust compares metadata that is read from disk each time, of one chain.
+func sameTrust(a, b distribution.Trust) bool {
+	return a.RootVersion() == b.RootVersion() && a.KeysetVersion() == b.KeysetVersion()
 }
 
 // charge accounts for a frame that was encoded, if it is still kept.
@@ -137,7 +145,7 @@ func (f *Frames) drop(el *list.Element) {
 }
 
 // encode makes the frames. e.once is running.
-func (e *frame) encode(domain string, v feed.Version) error {
+func (e *frame) encode(v feed.Version) error {
 	vouch, err := e.prove()
 	if err != nil {
 		return err
@@ -167,7 +175,7 @@ func (e *frame) encode(domain string, v feed.Version) error {
 	if err != nil {
 		return err
 	}
-	token, err := e.at.token(domain)
+	token, err := e.at.token(e.key.domain)
 	if err != nil {
 		return err
 	}

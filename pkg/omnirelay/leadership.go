@@ -194,10 +194,15 @@ func (b *Board) Subscribe(req *mesh.LeadershipSubscribeRequest, stream grpc.Serv
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		case <-b.done:
-			return wire.WithRetry(fault.New(fault.CodeDraining, "this server is draining"), backoff.Jitter(2*time.Second, 0.5))
+			return closedBoard()
 		case <-r.wake:
 		}
 	}
+}
+
+// closedBoard is why a subscription ends, or does not begin, once the board is closed.
+func closedBoard() error {
+	return wire.WithRetry(fault.New(fault.CodeDraining, "this server is draining"), backoff.Jitter(2*time.Second, 0.5))
 }
 
 // join opens a subscription, with its snapshots pending.
@@ -212,7 +217,7 @@ func (b *Board) join(caller identity.ID, scope string) (*reader, error) {
 	}
 	switch {
 	case b.closed:
-		return nil, fault.New(fault.CodeDraining, "this server is draining")
+		return nil, closedBoard()
 	case caller != (identity.ID{}) && b.callers[caller] >= maxOfCaller:
 		err := fault.New(fault.CodeStreamLimit, "%s has %d leadership subscriptions open, the limit", caller, b.callers[caller]).
 			WithRemedy("End those that are not needed: one without a scope tells of all.")

@@ -143,6 +143,8 @@ func TestSubscriptionsAreBounded(t *testing.T) {
 		}
 		if _, err := b.join(identity.ID{}, ""); fault.CodeOf(err) != fault.CodeDraining {
 			t.Errorf("after it closed: %v", err)
+		} else if _, ok := wire.RetryAfter(err); !ok {
+			t.Error("and it does not say when to come back")
 		}
 		synctest.Wait()
 		if len(b.readers) != 0 {

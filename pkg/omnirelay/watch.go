@@ -146,7 +146,7 @@ func (w *watch) look() (changed <-chan struct{}, f *frame, required []string, wh
 	if what != send {
 		return changed, nil, required, what, nil
 	}
-	f, err = w.srv.cfg.Frames.of(w.srv.cfg.Domain, v, t, w.guest.Encoded)
+	f, err = w.srv.cfg.Frames.of(frameView{domain: w.srv.cfg.Domain, view: v.View}, v, t, w.guest.Encoded)
 	switch {
 	case err == nil:
 		return changed, f, required, send, nil
@@ -169,8 +169,12 @@ func (w *watch) earlier(v feed.Version) *frame {
 		return nil
 	}
 	for _, t := range w.srv.cfg.Earlier() {
-		f := &frame{key: frameView{w.srv.cfg.Domain, v.View}, manifest: v.Manifest, vouch: v.Vouch, trust: t}
-		if f.encode(w.srv.cfg.Domain, v) == nil {
+		// Asked first: what does not verify would take the place of the frame that does.
+		key := frameView{domain: w.srv.cfg.Domain, view: v.View, earlier: true}
+		if _, err := (&frame{key: key, manifest: v.Manifest, vouch: v.Vouch, trust: t}).prove(); err != nil {
+			continue
+		}
+		if f, err := w.srv.cfg.Frames.of(key, v, t, w.guest.Encoded); err == nil {
 			return f
 		}
 	}

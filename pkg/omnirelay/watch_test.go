@@ -340,6 +340,50 @@ func TestABundleIsEncodedOnceForAllStreams(t *testing.T) {
 	}
 }
 
+// While no hub can vouch for content anew, all clients that begin share one bundle too.
+func TestABundleWithEarlierTrustIsEncodedOnceForAllStreams(t *testing.T) {
+	var kept []*trust.Anchors // the newest first
+	l := newLab(t, func(_ *distribution.ServerConfig, c *Config) {
+		c.Earlier = func() (out []*trust.Anchors) { // read from disk each time
+			for _, k := range kept {
+				a, err := trust.FromMetadata(domain, k.Metadata(0, 0))
+				if err != nil {
+					t.Error(err)
+				}
+				out = append(out, a)
+			}
+			return out
+		}
+	})
+	l.publish(1, 1, 10, 1000)
+	first := l.anchors
+	l.rotate()
+	kept = []*trust.Anchors{l.anchors, first}
+	for range 3 {
+		if m := next(t, l.watch(nil, Core)); m.GetVersion() != "1" || len(m.GetPayload()) == 0 {
+			t.Fatalf("the client was sent %v", m)
+		}
+	}
+	if n := l.counter("meshkit_control_frames_encoded_total"); n != 1 {
+		t.Errorf("%v bundles were encoded for 3 clients", n)
+	}
+}
+
+// A bundle that cannot be made is told of, and the client stays away for a while.
+func TestABundleThatCannotBeMadeEndsTheAttempt(t *testing.T) {
+	l := newLab(t)
+	l.publish(1<<63, 1, 1, 10) // an epoch that the protocol has no number for
+	s := l.watch(nil, Core)
+	m := next(t, s)
+	if ms := m.GetBackoff().GetMillis(); m.GetError().GetCode() != BundleUnavailable || len(m.GetPayload()) > 0 || m.GetVersion() != "" || ms < 10_000 || ms > 30_000 {
+		t.Errorf("the client was sent %v", m)
+	}
+	_, err := s.Recv()
+	if _, ok := wire.RetryAfter(err); !ok || fault.CodeOf(err) != fault.CodeInternal {
+		t.Errorf("and its stream ended with %v", err)
+	}
+}
+
 // counter sums a metric.
 func (l *lab) counter(name string) (sum float64) {
 	l.t.Helper()
@@ -586,11 +630,11 @@ func TestFramesAreBoundedAndTheNewestStays(t *testing.T) {
 	for i := range 20 {
 		v := l.publish(1, uint64(i)+1, 2, 1000)
 		v.View = string(rune('a' + i%10)) // as many views
-		f, err := frames.of(domain, v, l.anchors, func(int) {})
+		f, err := frames.of(frameView{domain: domain, view: v.View}, v, l.anchors, func(int) {})
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := frames.of(domain, v, l.anchors, func(int) { t.Error("encoded twice") })
+		again, err := frames.of(frameView{domain: domain, view: v.View}, v, l.anchors, func(int) { t.Error("encoded twice") })
 		if err != nil || again != f {
 			t.Errorf("the newest frame was made anew: %v", err)
 		}

@@ -109,7 +109,7 @@ func typeOf(f protoreflect.FieldDescriptor) string {
 func TestAFrameIsTheMessageThatItStandsFor(t *testing.T) {
 	l := newLab(t)
 	v := l.publish(1, 1, 3, 1000)
-	f, err := NewFrames(0).of(domain, v, l.anchors, func(int) {})
+	f, err := NewFrames(0).of(frameView{domain: domain, view: v.View}, v, l.anchors, func(int) {})
 	if err != nil {
 		t.Fatal(err)
 	}
