@@ -94,9 +94,6 @@ func (g *Guest) Draining() <-chan struct{} { return g.drain }
 // Draining is closed.
 func (g *Guest) Retry() time.Duration { return g.wait }
 
-// Cut ends the call's context with cause: what waits for the peer returns.
-func (g *Guest) Cut(cause error) { g.cancel(cause) }
-
 // BehindWait is how long a peer that is ahead may wait for this server to catch up.
 func (g *Guest) BehindWait() time.Duration { return g.srv.cfg.BehindWait }
 

@@ -26,6 +26,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -41,7 +42,6 @@ import (
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/trust"
-	"github.com/meshkit/meshkit/pkg/wire"
 )
 
 // Core is the capability without which a client is given nothing.
@@ -71,6 +71,9 @@ const MaxMessage = bundle.MaxBytes + 64<<10
 // refusedWait is how long a client stays away that was refused for a reason which
 // does not pass by itself.
 const refusedWait = 20 * time.Second
+
+// snapshotWait bounds the wait for a snapshot's content, as for every unary call.
+const snapshotWait = 2 * time.Minute
 
 // slowest is the rate, in bytes per second, below which a client that takes a bundle
 // counts as one that does not read.
@@ -124,24 +127,17 @@ func NewServer(cfg Config) *Server {
 // may send MaxMessage (SendBytes).
 func (s *Server) Register(on grpc.ServiceRegistrar) {
 	d := relay.ControlPlaneWatch_ServiceDesc
-	// Generated code would have each snapshot encoded anew.
-	d.Methods = []grpc.MethodDesc{{MethodName: "Snapshot", Handler: snapshotHandler}}
+	// Generated code would have each snapshot encoded anew, and be through before a byte
+	// of it is written. On the wire a call with one answer is a stream of one message.
+	d.Methods = nil
+	d.Streams = append(slices.Clone(d.Streams), grpc.StreamDesc{StreamName: "Snapshot", ServerStreams: true, Handler: func(srv any, stream grpc.ServerStream) error {
+		in := &relay.ControlSnapshotRequest{}
+		if err := stream.RecvMsg(in); err != nil {
+			return err
+		}
+		return srv.(*Server).snapshot(in, stream)
+	}})
 	on.RegisterService(&d, s)
-}
-
-func snapshotHandler(srv any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
-	in := &relay.ControlSnapshotRequest{}
-	if err := decode(in); err != nil {
-		return nil, err
-	}
-	handle := func(ctx context.Context, req any) (any, error) {
-		return srv.(*Server).snapshot(ctx, req.(*relay.ControlSnapshotRequest))
-	}
-	if intercept == nil {
-		return handle(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{Server: srv, FullMethod: relay.ControlPlaneWatch_Snapshot_FullMethodName}
-	return intercept(ctx, in, info, handle)
 }
 
 // Watch implements ControlPlaneWatch.
@@ -154,7 +150,7 @@ func (s *Server) Watch(req *relay.ControlWatchRequest, stream grpc.ServerStreami
 		return err
 	}
 	defer func() { g.Leave(err) }()
-	w := &watch{srv: s, guest: g, stream: stream, wake: make(chan struct{}, 1)}
+	w := newWatch(s, g, stream)
 	if w.caps, err = checkCapabilities(req.GetCapabilities()); err != nil {
 		return err
 	}
@@ -168,13 +164,13 @@ func (s *Server) Watch(req *relay.ControlWatchRequest, stream grpc.ServerStreami
 	}
 	if err := w.attach(stream.Context(), req.GetNodeId(), req.GetCapabilities().GetBuildEpoch()); err != nil {
 		if m := notAdmitted(err); m != nil {
-			if err := w.transmit(m, 0); err != nil {
+			if err := w.tell(m); err != nil {
 				return err
 			}
 		}
 		return err
 	}
-	defer w.session.Close(nil)
+	defer w.detach()
 	// Also when there is nothing to send for hours: a proxy takes a call without headers
 	// for one that hangs, and a client cannot tell that it is connected.
 	if err := stream.SendHeader(nil); err != nil {
@@ -183,22 +179,28 @@ func (s *Server) Watch(req *relay.ControlWatchRequest, stream grpc.ServerStreami
 	return w.run(stream.Context())
 }
 
-// snapshot gives a *wire.Frame of a ControlSnapshotResponse.
-func (s *Server) snapshot(ctx context.Context, req *relay.ControlSnapshotRequest) (_ *wire.Frame, err error) {
-	g, err := s.cfg.Streams.Guest(ctx)
+// snapshot serves Snapshot.
+func (s *Server) snapshot(req *relay.ControlSnapshotRequest, stream grpc.ServerStream) (err error) {
+	g, err := s.cfg.Streams.Guest(stream.Context())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { g.Leave(err) }()
-	w := &watch{srv: s, guest: g, wake: make(chan struct{}, 1)}
+	w := newWatch(s, g, stream)
 	if w.caps, err = checkCapabilities(req.GetCapabilities()); err != nil {
-		return nil, err
+		return err
 	}
+	ctx, cancel := context.WithTimeout(stream.Context(), snapshotWait)
+	defer cancel()
 	if err := w.attach(ctx, req.GetNodeId(), req.GetCapabilities().GetBuildEpoch()); err != nil {
-		return nil, err
+		return err
 	}
-	defer w.session.Close(nil)
-	return w.once(ctx)
+	defer w.detach()
+	f, err := w.once(ctx)
+	if err != nil {
+		return err
+	}
+	return w.transmit(f)
 }
 
 // attach opens the backend's session for the node that the client is.
@@ -220,8 +222,11 @@ func (w *watch) attach(ctx context.Context, asked, build string) (err error) {
 	if p := w.has.point; p != (feed.Point{}) {
 		hello.Highest = &controlv1.ResumePoint{Epoch: p.Epoch, Version: p.Version}
 	}
-	w.session, err = w.srv.cfg.Backend.Attach(ctx, peer, hello, w.poke)
-	return err
+	if w.session, err = w.srv.cfg.Backend.Attach(ctx, peer, hello, w.poke); err != nil {
+		return err
+	}
+	w.detach = sync.OnceFunc(func() { w.session.Close(nil) })
+	return nil
 }
 
 // checkCapabilities gives what a client advertised, if it is within bounds.

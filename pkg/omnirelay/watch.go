@@ -1,6 +1,7 @@
 package omnirelay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -22,12 +23,18 @@ import (
 type watch struct {
 	srv     *Server
 	guest   *distribution.Guest
-	stream  grpc.ServerStreamingServer[relay.ControlWatchResponse] // nil for a snapshot
+	stream  grpc.ServerStream
+	backlog *wire.Backlog // what gRPC has not written of what was sent
 	session distribution.Session
+	detach  func() // closes session, once
 	node    string
 	caps    []string
 	wake    chan struct{} // has room for one
 	has     place         // what the client has
+}
+
+func newWatch(s *Server, g *distribution.Guest, stream grpc.ServerStream) *watch {
+	return &watch{srv: s, guest: g, stream: stream, backlog: wire.NewBacklog(), wake: make(chan struct{}, 1)}
 }
 
 // verdict says what to do about what is offered.
@@ -63,7 +70,7 @@ func (w *watch) run(ctx context.Context) error {
 		}
 		switch what {
 		case send:
-			if err := w.push(f); err != nil {
+			if err := w.transmit(f.watch); err != nil {
 				return err
 			}
 			w.has = f.at
@@ -108,7 +115,6 @@ func (w *watch) once(ctx context.Context) (*wire.Frame, error) {
 		case err != nil:
 			return nil, err
 		case what == send:
-			w.guest.Sent("bundle", f.snapshot.Size())
 			return f.snapshot, nil
 		case what == unsupported:
 			return nil, w.missing(lacks)
@@ -200,28 +206,39 @@ func (w *watch) judge(v feed.Version, t distribution.Trust, required []string) v
 	return send
 }
 
-// push sends a bundle.
-func (w *watch) push(f *frame) error {
-	if err := w.transmit(f.watch, f.watch.Size()); err != nil {
-		return err
+// transmit sends a bundle, and waits until it is written: gRPC takes a message of any
+// size, and nothing back. A client that takes less than a minimum rate loses its session,
+// and its call is over. The call's place it keeps for as long as gRPC holds the bundle,
+// which is until it was read or the connection is gone: so what clients do not read is
+// bounded by the number of places.
+func (w *watch) transmit(f *wire.Frame) error {
+	ctx := w.stream.Context()
+	if err := w.stream.SendMsg(w.backlog.Message(f)); err != nil {
+		return cmp.Or(context.Cause(ctx), err)
 	}
-	w.guest.Sent("bundle", f.watch.Size())
-	return nil
+	w.guest.Sent("bundle", f.Size())
+	limit := w.guest.StallTimeout() + time.Duration(f.Size())*time.Second/slowest
+	stalled := time.NewTimer(limit)
+	defer stalled.Stop()
+	var cut error
+	for w.backlog.Len() > 0 {
+		select {
+		case <-w.backlog.Emptied():
+		case <-stalled.C:
+			cut = fault.New(fault.CodeStalled, "node %s did not take %d bytes within %s", w.node, f.Size(), limit.Round(time.Millisecond))
+			w.srv.cfg.Logger.Warn("OmniRelay client does not read", "node", w.node, "err", cut)
+			w.detach()
+		case <-ctx.Done():
+			return cmp.Or(cut, context.Cause(ctx))
+		}
+	}
+	return cut
 }
 
-// transmit sends a message of about size bytes. A client that takes less than a minimum
-// rate is cut.
-func (w *watch) transmit(message any, size int) error {
-	limit := w.guest.StallTimeout() + time.Duration(size)*time.Second/slowest
-	stalled := time.AfterFunc(limit, func() {
-		w.guest.Cut(fault.New(fault.CodeStalled, "node %s did not take %d bytes within %s", w.node, size, limit.Round(time.Millisecond)))
-	})
-	defer stalled.Stop()
-	if err := w.stream.SendMsg(message); err != nil {
-		if cause := context.Cause(w.stream.Context()); cause != nil {
-			return cause
-		}
-		return err
+// tell sends a small message. Everything before it is written, so gRPC has room for it.
+func (w *watch) tell(m *relay.ControlWatchResponse) error {
+	if err := w.stream.SendMsg(m); err != nil {
+		return cmp.Or(context.Cause(w.stream.Context()), err)
 	}
 	return nil
 }
@@ -232,7 +249,7 @@ func (w *watch) unsupported(required []string) error {
 	w.srv.cfg.Logger.Info("OmniRelay client lacks a capability", "node", w.node, "err", err)
 	m := ending(UnsupportedCapability, err, backoff.Jitter(refusedWait, 0.5))
 	m.RequiredCapabilities = required
-	return w.transmit(m, 0)
+	return w.tell(m)
 }
 
 // missing is the error for content that needs these capabilities.
@@ -251,7 +268,7 @@ func (w *watch) cannot(err error) error {
 // end tells a client why and for how long it is sent away, and gives status as the
 // stream's end.
 func (w *watch) end(code string, why error, pause time.Duration, status error) error {
-	if err := w.transmit(ending(code, why, pause), 0); err != nil {
+	if err := w.tell(ending(code, why, pause)); err != nil {
 		return err
 	}
 	return status

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -299,24 +300,71 @@ func TestASlowReaderGetsTheNewestAndNotTheQueue(t *testing.T) {
 	}
 }
 
+// It loses its session; its place it has until gRPC lets go of what it was sent.
 func TestAClientThatTakesNoBytesIsCut(t *testing.T) {
 	l := newLab(t, func(c *distribution.ServerConfig, _ *Config) { c.StallTimeout = 10 * time.Millisecond })
 	l.publish(1, 1, 3, 100_000)
 	s := l.watch(nil, Core)
-	l.until("the first bundle to be with the transport", func() bool { return l.counter("meshkit_control_messages_sent_total") == 1 })
-	l.publish(1, 2, 3, 100_000)
-	l.await(0) // it has lost its session, without having read
-	if s.Context().Err() != nil {
-		t.Fatal("the client went away by itself")
+	l.await(1)
+	l.await(0) // without having read
+	if n := l.counter("meshkit_control_streams"); n != 1 || s.Context().Err() != nil {
+		t.Errorf("%v places are taken while the bundle waits to be read", n)
 	}
-	for {
-		if _, err := s.Recv(); err != nil {
-			break
-		}
+	if m := next(t, s); m.GetVersion() != "1" {
+		t.Errorf("what it was sent is %v", m)
+	}
+	if _, err := s.Recv(); fault.CodeOf(err) != fault.CodeStalled {
+		t.Errorf("its stream ended with %v", err)
 	}
 	if n := l.counter("meshkit_control_streams"); n != 0 {
 		t.Errorf("%v streams are open", n)
 	}
+}
+
+// Snapshots that are asked for and not read take the node's places, and no more than
+// those are held for it.
+func TestSnapshotsThatAreNotReadTakePlaces(t *testing.T) {
+	const places = 16
+	l := newLab(t, func(c *distribution.ServerConfig, _ *Config) { c.StallTimeout = 10 * time.Millisecond })
+	l.publish(1, 1, 3, 100_000)
+	ask := func(ctx context.Context) grpc.ClientStream {
+		s, err := l.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, relay.ControlPlaneWatch_Snapshot_FullMethodName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SendMsg(&relay.ControlSnapshotRequest{Capabilities: &relay.CapabilitySet{Items: []string{Core}}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	first := ask(ctx)
+	for range places - 1 {
+		ask(ctx)
+	}
+	l.until("the snapshots to be with the transport", func() bool { return l.counter("meshkit_control_messages_sent_total") == places })
+	var refused relay.ControlSnapshotResponse
+	if err := ask(ctx).RecvMsg(&refused); fault.CodeOf(err) != fault.CodeAdmission {
+		t.Errorf("one more: %d bytes, %v", len(refused.GetPayload()), err)
+	}
+	l.await(0) // all have been cut
+	if n := l.counter("meshkit_control_streams"); n != places {
+		t.Errorf("%v places are taken while %d snapshots wait to be read", n, places)
+	}
+	var m relay.ControlSnapshotResponse
+	if err := first.RecvMsg(&m); err != nil || len(m.GetPayload()) < 300_000 {
+		t.Errorf("what was sent: %d bytes, %v", len(m.GetPayload()), err)
+	}
+	if err := first.RecvMsg(&m); fault.CodeOf(err) != fault.CodeStalled {
+		t.Errorf("the call ended with %v", err)
+	}
+	l.until("its place to be free", func() bool { return l.counter("meshkit_control_streams") == places-1 })
+	leave()
+	l.until("the others' places to be free", func() bool { return l.counter("meshkit_control_streams") == 0 })
 }
 
 func TestABundleIsEncodedOnceForAllStreams(t *testing.T) {

@@ -59,7 +59,20 @@ func (f *Frame) Bytes() []byte { return f.parts.Materialize() }
 // connection yet. gRPC takes up to 64 KiB and then blocks in SendMsg; nothing else
 // tells beforehand that it would, and what a peer says does not count: it may lie. The
 // zero value is usable, and safe for concurrent use.
-type Backlog struct{ n atomic.Int64 }
+//
+// When the connection is lost, gRPC may drop what it has taken without a word: who waits
+// for a Backlog waits for the call's context too.
+type Backlog struct {
+	n     atomic.Int64
+	empty chan struct{} // has room for one; nil: nobody asks
+}
+
+// NewBacklog makes a Backlog that tells when it becomes empty.
+func NewBacklog() *Backlog { return &Backlog{empty: make(chan struct{}, 1)} }
+
+// Emptied is told each time that Len becomes 0. Look at Len again afterwards: it may be
+// about an earlier time. Only one may wait.
+func (b *Backlog) Emptied() <-chan struct{} { return b.empty }
 
 // Message gives what to pass to SendMsg for f, so that it is counted.
 func (b *Backlog) Message(f *Frame) any { return &queued{f, b} }
@@ -86,7 +99,15 @@ type returned Backlog
 func (*returned) Get(n int) *[]byte { b := make([]byte, n); return &b }
 
 // Put implements mem.BufferPool.
-func (r *returned) Put(*[]byte) { r.n.Add(-1) }
+func (r *returned) Put(*[]byte) {
+	if r.n.Add(-1) > 0 {
+		return
+	}
+	select {
+	case r.empty <- struct{}{}: // nil is never ready
+	default:
+	}
+}
 
 // Codec encodes protobuf messages as gRPC's own codec does, and passes a *Frame
 // through as it is, so that a message for a thousand streams is encoded once. On

@@ -313,7 +313,7 @@ func TestCancelCallInterruptsAHandlerThatSends(t *testing.T) {
 
 func TestBacklogCountsWhatIsNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var b Backlog
+		b := NewBacklog()
 		f := NewFrame(make([]byte, 32<<10))
 		full, end := make(chan int), make(chan struct{})
 		conn, stop := serve(t, ServerConfig{}, nil, func(s grpc.ServerStream) error {
@@ -338,13 +338,14 @@ func TestBacklogCountsWhatIsNotWritten(t *testing.T) {
 		if sent < 2 || b.Len() != 1 {
 			t.Errorf("after %d messages, %d are not written; want 1 after the first few", sent, b.Len())
 		}
+		<-b.Emptied() // from before
 		for range sent {
 			var got Frame
 			if err := s.RecvMsg(&got); err != nil || !bytes.Equal(got.Bytes(), f.Bytes()) {
 				t.Fatalf("received %d bytes: %v", got.Size(), err)
 			}
 		}
-		synctest.Wait()
+		<-b.Emptied()
 		if b.Len() != 0 {
 			t.Errorf("%d messages count as not written after the client has read all", b.Len())
 		}
