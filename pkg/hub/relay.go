@@ -1,8 +1,11 @@
 package hub
 
 import (
+	"context"
+
 	"google.golang.org/grpc"
 
+	mesh "github.com/meshkit/meshkit/pkg/api/omnirelay/mesh/control/v1"
 	"github.com/meshkit/meshkit/pkg/hub/leadership"
 	"github.com/meshkit/meshkit/pkg/omnirelay"
 )
@@ -18,6 +21,10 @@ type relayed struct {
 // newRelayed needs h's views and streams.
 func newRelayed(h *Hub) *relayed {
 	r := &relayed{board: omnirelay.NewBoard(h.opt.Domain)}
+	guard := h.guard()
+	r.board.Guard(func(ctx context.Context) error {
+		return guard.Check(ctx, mesh.LeadershipControlService_Subscribe_FullMethodName)
+	})
 	r.control = omnirelay.NewServer(omnirelay.Config{Domain: h.opt.Domain, Backend: h.views.Silent(), Streams: h.streams, Logger: h.log})
 	r.tracker = leadership.New(leadership.Options{Domain: h.opt.Domain, Hub: h.opt.Name, Replica: h.replica, Board: r.board})
 	return r

@@ -295,6 +295,29 @@ func until(t testing.TB, s leaders.LeadershipControlService_SubscribeClient, kin
 	}
 }
 
+func TestAForgottenNodeIsToldOfNoMoreLeaders(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	h := d.Start(t)
+	o := operate(t, h)
+	n := joinRelay(t, h, "node-a", nil)
+	s := subscribe(t, n.conn, "")
+	if _, err := s.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.fleet.ForgetAgent(t.Context(), &adminv1.ForgetAgentRequest{Node: "node-a"}); err != nil {
+		t.Fatal(err)
+	}
+	d.Store.Expire() // something to tell of
+	var err error
+	for err == nil {
+		var e *leaders.LeadershipEvent
+		if e, err = s.Recv(); e.GetKind() == leaders.LeadershipEventKind_LEADERSHIP_EVENT_KIND_ELECTED {
+			t.Fatalf("the forgotten node is told of %v", e)
+		}
+	}
+	wantCode(t, err, fault.CodeNodeForgotten)
+}
+
 func TestLeadershipIsToldToNodesAndOperators(t *testing.T) {
 	d := hubtest.NewDomain(t)
 	h1 := d.Start(t)

@@ -1,6 +1,7 @@
 package omnirelay
 
 import (
+	"context"
 	"crypto/rand"
 	"maps"
 	"slices"
@@ -69,6 +70,7 @@ func (e Event) ends() bool {
 type Board struct {
 	mesh.UnimplementedLeadershipControlServiceServer
 	opened *rate.Limiter
+	guard  func(context.Context) error // nil: nobody is asked again
 
 	mu      sync.Mutex                       // guards all below
 	scopes  map[string]*mesh.LeadershipEvent // the newest; nil: nothing known yet
@@ -98,6 +100,12 @@ func NewBoard(scopes ...string) *Board {
 	}
 	return b
 }
+
+// Guard has allowed asked whether the caller of ctx may still subscribe, before anything
+// is sent: a leader is confirmed every few seconds, so that a subscription does not
+// outlive its caller's membership for long. It ends with the error. Call it before
+// Register.
+func (b *Board) Guard(allowed func(ctx context.Context) error) { b.guard = allowed }
 
 // Register adds the service to a gRPC server.
 func (b *Board) Register(on grpc.ServiceRegistrar) {
@@ -185,7 +193,13 @@ func (b *Board) Subscribe(req *mesh.LeadershipSubscribeRequest, stream grpc.Serv
 		return err
 	}
 	for {
-		for _, m := range b.take(r) {
+		events := b.take(r)
+		if len(events) > 0 && b.guard != nil {
+			if err := b.guard(stream.Context()); err != nil {
+				return err
+			}
+		}
+		for _, m := range events {
 			if err := stream.Send(m); err != nil {
 				return err
 			}

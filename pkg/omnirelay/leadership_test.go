@@ -23,6 +23,7 @@ import (
 const (
 	snapshotKind = mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_SNAPSHOT
 	observedKind = mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_OBSERVED
+	renewedKind  = mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_RENEWED
 	lostKind     = mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_LOST
 )
 
@@ -147,6 +148,37 @@ func TestSubscriptionsAreBounded(t *testing.T) {
 			t.Error("and it does not say when to come back")
 		}
 		synctest.Wait()
+		if len(b.readers) != 0 {
+			t.Errorf("%d subscriptions are left", len(b.readers))
+		}
+	})
+}
+
+// Whoever is dropped while subscribed is told nothing more.
+func TestASubscriptionEndsWithTheRightToIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBoard("a")
+		forgotten := fault.New(fault.CodeNodeForgotten, "forgotten")
+		var allowed error
+		b.Guard(func(context.Context) error { return allowed })
+		b.Publish(event(observedKind, "a", 1))
+		l, ended := listen(t, b, "")
+		<-l.events
+		b.Publish(event(renewedKind, "a", 1))
+		if e := <-l.events; e.GetKind() != renewedKind {
+			t.Errorf("a member gets %v", e)
+		}
+		synctest.Wait()
+		allowed = forgotten
+		b.Publish(event(renewedKind, "a", 1))
+		select {
+		case e := <-l.events:
+			t.Errorf("a forgotten node gets %v", e)
+		case err := <-ended:
+			if err != forgotten {
+				t.Errorf("the subscription of a forgotten node ended with %v", err)
+			}
+		}
 		if len(b.readers) != 0 {
 			t.Errorf("%d subscriptions are left", len(b.readers))
 		}
