@@ -29,6 +29,12 @@ const (
 	// maxOfCaller of them are one caller's: of one certificate, over all connections.
 	// Callers without one, on an agent's own socket, share all places.
 	maxOfCaller = 8
+	// callerBurst of them may one caller open at once, and one more in callerEvery: it
+	// uses up its own admission before that of all.
+	callerBurst = 2 * maxOfCaller
+	callerEvery = time.Second
+	// callerSweep is the number of callers above which those that are at rest are forgotten.
+	callerSweep = 1024
 	// maxPending events wait for a subscriber; beyond that it gets a snapshot instead.
 	maxPending                    = 16
 	maxScopeName                  = 256
@@ -75,14 +81,21 @@ type Board struct {
 	mu      sync.Mutex                       // guards all below
 	scopes  map[string]*mesh.LeadershipEvent // the newest; nil: nothing known yet
 	readers map[*reader]struct{}
-	callers map[identity.ID]int // subscriptions of each that has any
+	callers map[identity.ID]*caller
+	sweep   int // number of callers at which to look for those at rest
 	closed  bool
 	done    chan struct{} // closed by Close
 }
 
+// caller is what one certificate has. Board.mu guards it.
+type caller struct {
+	open   int
+	opened *rate.Limiter
+}
+
 // reader is one subscription.
 type reader struct {
-	caller  identity.ID             // zero: who has no certificate
+	caller  *caller                 // nil: who has no certificate
 	scope   string                  // "": every one
 	pending []*mesh.LeadershipEvent // Board.mu
 	lagging bool                    // Board.mu; events were left out
@@ -93,7 +106,7 @@ type reader struct {
 func NewBoard(scopes ...string) *Board {
 	b := &Board{
 		opened: rate.NewLimiter(subscribeRate, subscribeBurst),
-		scopes: make(map[string]*mesh.LeadershipEvent), readers: make(map[*reader]struct{}), callers: make(map[identity.ID]int), done: make(chan struct{}),
+		scopes: make(map[string]*mesh.LeadershipEvent), readers: make(map[*reader]struct{}), callers: make(map[identity.ID]*caller), sweep: callerSweep, done: make(chan struct{}),
 	}
 	for _, s := range scopes {
 		b.scopes[s] = nil
@@ -183,8 +196,8 @@ func (b *Board) present(scope string, lagging bool) (out []*mesh.LeadershipEvent
 
 // Subscribe implements LeadershipControlService.
 func (b *Board) Subscribe(req *mesh.LeadershipSubscribeRequest, stream grpc.ServerStreamingServer[mesh.LeadershipEvent]) error {
-	caller, _ := mtls.PeerID(stream.Context())
-	r, err := b.join(caller, req.GetScope())
+	id, _ := mtls.PeerID(stream.Context())
+	r, err := b.join(id, req.GetScope())
 	if err != nil {
 		return err
 	}
@@ -219,8 +232,25 @@ func closedBoard() error {
 	return wire.WithRetry(fault.New(fault.CodeDraining, "this server is draining"), backoff.Jitter(2*time.Second, 0.5))
 }
 
+// of gives what a caller has; nil for one without a certificate. b.mu is held.
+func (b *Board) of(id identity.ID) *caller {
+	if id.IsZero() {
+		return nil
+	}
+	c := b.callers[id]
+	if c == nil {
+		if len(b.callers) >= b.sweep {
+			maps.DeleteFunc(b.callers, func(_ identity.ID, c *caller) bool { return c.open == 0 && c.opened.Tokens() >= callerBurst })
+			b.sweep = max(callerSweep, 2*len(b.callers))
+		}
+		c = &caller{opened: rate.NewLimiter(rate.Every(callerEvery), callerBurst)}
+		b.callers[id] = c
+	}
+	return c
+}
+
 // join opens a subscription, with its snapshots pending.
-func (b *Board) join(caller identity.ID, scope string) (*reader, error) {
+func (b *Board) join(id identity.ID, scope string) (*reader, error) {
 	if len(scope) > maxScopeName {
 		return nil, fault.New(fault.CodeHello, "scope has %d bytes, more than %d", len(scope), maxScopeName)
 	}
@@ -229,22 +259,25 @@ func (b *Board) join(caller identity.ID, scope string) (*reader, error) {
 	if _, ok := b.scopes[scope]; !ok && scope != "" {
 		return nil, fault.New(fault.CodeNoSuchScope, "there is no leadership scope %q here; there is %q", scope, slices.Sorted(maps.Keys(b.scopes)))
 	}
+	own := b.of(id)
 	switch {
 	case b.closed:
 		return nil, closedBoard()
-	case caller != (identity.ID{}) && b.callers[caller] >= maxOfCaller:
-		err := fault.New(fault.CodeStreamLimit, "%s has %d leadership subscriptions open, the limit", caller, b.callers[caller]).
+	case own != nil && own.open >= maxOfCaller:
+		err := fault.New(fault.CodeStreamLimit, "%s has %d leadership subscriptions open, the limit", id, own.open).
 			WithRemedy("End those that are not needed: one without a scope tells of all.")
 		return nil, wire.WithRetry(err, backoff.Jitter(30*time.Second, 0.5))
+	case own != nil && !own.opened.Allow():
+		return nil, wire.WithRetry(fault.New(fault.CodeAdmission, "%s opens more leadership subscriptions than one caller may", id), backoff.Jitter(4*callerEvery, 0.5))
 	case len(b.readers) >= maxSubscribers:
 		return nil, wire.WithRetry(fault.New(fault.CodeStreamLimit, "%d leadership subscriptions are open, the limit", len(b.readers)), backoff.Jitter(30*time.Second, 0.5))
 	case !b.opened.Allow():
 		return nil, wire.WithRetry(fault.New(fault.CodeAdmission, "more leadership subscriptions want to open than are admitted per second"), backoff.Jitter(2*time.Second, 0.5))
 	}
-	r := &reader{caller: caller, scope: scope, pending: b.present(scope, false), wake: make(chan struct{}, 1)}
+	r := &reader{caller: own, scope: scope, pending: b.present(scope, false), wake: make(chan struct{}, 1)}
 	b.readers[r] = struct{}{}
-	if caller != (identity.ID{}) {
-		b.callers[caller]++
+	if own != nil {
+		own.open++
 	}
 	return r, nil
 }
@@ -265,8 +298,8 @@ func (b *Board) leave(r *reader) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.readers, r)
-	if b.callers[r.caller]--; b.callers[r.caller] <= 0 {
-		delete(b.callers, r.caller)
+	if r.caller != nil {
+		r.caller.open--
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"net/url"
 	"testing"
 	"testing/synctest"
@@ -217,6 +218,49 @@ func TestOneCallerCannotHaveAllSubscriptions(t *testing.T) {
 	if len(b.callers) != 2 {
 		t.Errorf("%d callers are remembered", len(b.callers))
 	}
+}
+
+// One that opens and closes without end is refused before it refuses others.
+func TestOneCallersChurnRefusesNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBoard("a")
+		one := identity.ID{Domain: "d", Kind: identity.Node, Name: "node-1"}
+		var refused error
+		for range 10 * subscribeBurst {
+			r, err := b.join(one, "")
+			if err != nil {
+				refused = err
+				continue
+			}
+			b.leave(r)
+		}
+		if fault.CodeOf(refused) != fault.CodeAdmission {
+			t.Errorf("it is refused with %v", refused)
+		} else if _, ok := wire.RetryAfter(refused); !ok {
+			t.Error("and it is not told when to come back")
+		}
+		for i := range subscribeBurst / 2 {
+			if _, err := b.join(identity.ID{Domain: "d", Kind: identity.Node, Name: fmt.Sprintf("node-%d", i+2)}, ""); err != nil {
+				t.Fatalf("caller %d besides it: %v", i+1, err)
+			}
+		}
+		time.Sleep(callerEvery)
+		if _, err := b.join(one, ""); err != nil {
+			t.Errorf("when it comes back later: %v", err)
+		}
+		// Callers at rest are forgotten.
+		for i := range 3 * callerSweep {
+			time.Sleep(callerEvery)
+			r, err := b.join(identity.ID{Domain: "d", Kind: identity.Operator, Name: fmt.Sprintf("op-%d", i)}, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.leave(r)
+		}
+		if n := len(b.callers); n > 2*callerSweep {
+			t.Errorf("%d callers are remembered", n)
+		}
+	})
 }
 
 // Whose subscription it is says the certificate of the connection.
