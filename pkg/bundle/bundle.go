@@ -86,19 +86,21 @@ func OpenStored(payload []byte, pinned *trust.Anchors) (*Bundle, error) {
 }
 
 // Pin gives the trust that a payload brings, for a caller who has only the pin of the
-// first root ("sha256:" and 64 hex digits, as `meshagent join` writes it into
-// trustPin). The error has fault.CodeRootPin when the payload's chain starts
-// elsewhere.
+// first root that it trusts ("sha256:" and 64 hex digits, as `meshagent join` writes it
+// into trustPin). The payload's chain may begin earlier: what comes before the pinned
+// root is not looked at. The error has fault.CodeRootPin when the pinned root is not in
+// the chain, also because the sender's has more than trust.MaxRoots roots since.
 func Pin(payload []byte, domain, pin string, now time.Time) (*trust.Anchors, error) {
 	m, err := decode(payload)
 	if err != nil {
 		return nil, err
 	}
 	roots := m.GetTrust().GetRoots()
-	if len(roots) == 0 || pinOf(roots[0]) != pin {
-		return nil, fault.New(fault.CodeRootPin, "the first root in the bundle is not the pinned one (%s)", pin)
+	at := slices.IndexFunc(roots, func(root []byte) bool { return pinOf(root) == pin })
+	if at < 0 {
+		return nil, fault.New(fault.CodeRootPin, "none of the %d roots in the bundle is the pinned one (%s)", len(roots), pin)
 	}
-	return trust.Join(domain, m.GetTrust(), now)
+	return trust.Join(domain, &trustv1.Metadata{Roots: roots[at:], Keyset: m.GetTrust().GetKeyset(), CaBundle: m.GetTrust().GetCaBundle()}, now)
 }
 
 func pinOf(root []byte) string {

@@ -179,6 +179,61 @@ func TestChainsOfRootsMayBeginElsewhere(t *testing.T) {
 	}
 }
 
+// A node that joined after a rotation of the root has pinned a later one than its hub.
+func TestThePinnedRootMayBeAnywhereInTheChain(t *testing.T) {
+	w := newWorld()
+	chain := []*trust.Anchors{w.anchors} // each pins the root that was the newest
+	last := w.root
+	for range 5 {
+		last = must(trust.RotateRoot(last, trust.RootChange{Expires: later.AddDate(1, 0, 0)}, w.rootKey))
+		chain = append(chain, must(trust.Join(domain, &trustv1.Metadata{Roots: [][]byte{last}, Keyset: w.keyset, CaBundle: w.ca}, epoch)))
+		w.anchors = must(w.anchors.Update(&trustv1.Metadata{Roots: [][]byte{last}}, epoch))
+	}
+	payload := w.payload(1)
+	for i, c := range chain {
+		a, err := bundle.Pin(payload, domain, c.Pin(), epoch)
+		if err != nil || a.Pin() != c.Pin() || a.RootVersion() != 6 {
+			t.Fatalf("with root %d pinned: %v", i+1, err)
+		}
+		if _, err := bundle.Open(payload, a, epoch); err != nil {
+			t.Errorf("with root %d pinned, the bundle itself: %v", i+1, err)
+		}
+	}
+	// What a chain is that does not hold together after the pin, it does not hide.
+	m := parse(t, payload)
+	m.Trust.Roots = append(m.Trust.Roots[:3], m.Trust.Roots[4:]...)
+	if _, err := bundle.Pin(must(proto.Marshal(m)), domain, chain[1].Pin(), epoch); err == nil {
+		t.Error("a chain with a gap after the pinned root was accepted")
+	}
+}
+
+// As many roots travel as one message of trust metadata may have: the newest.
+func TestAChainOfManyRootsIsSentFromItsNewEnd(t *testing.T) {
+	w := newWorld()
+	first, last := w.anchors, w.root
+	var within *trust.Anchors
+	for i := range trust.MaxRoots + 1 {
+		last = must(trust.RotateRoot(last, trust.RootChange{Expires: later.AddDate(1, 0, 0)}, w.rootKey))
+		w.anchors = must(w.anchors.Update(&trustv1.Metadata{Roots: [][]byte{last}}, epoch))
+		if i == 1 {
+			within = must(trust.Join(domain, &trustv1.Metadata{Roots: [][]byte{last}, Keyset: w.keyset, CaBundle: w.ca}, epoch))
+		}
+	}
+	payload := w.payload(1)
+	if _, err := bundle.Open(payload, within, epoch); err != nil {
+		t.Errorf("a reader with the oldest root that is sent: %v", err)
+	}
+	if _, err := bundle.Pin(payload, domain, within.Pin(), epoch); err != nil {
+		t.Errorf("one that has its pin: %v", err)
+	}
+	if _, err := bundle.Open(payload, first, epoch); fault.KindOf(err) != fault.Denied && fault.KindOf(err) != fault.Corrupt {
+		t.Errorf("a reader that was away for longer: %v", err)
+	}
+	if _, err := bundle.Pin(payload, domain, first.Pin(), epoch); fault.CodeOf(err) != fault.CodeRootPin {
+		t.Errorf("and one that has its pin: %v", err)
+	}
+}
+
 func TestAPinAdmitsItsOwnChainOnly(t *testing.T) {
 	w, other := newWorld(), newWorld()
 	if a, err := bundle.Pin(w.payload(1), domain, w.anchors.Pin(), epoch); err != nil || a.Pin() != w.anchors.Pin() {

@@ -31,7 +31,7 @@ type Source struct {
 	Manifest *trustv1.Envelope
 	// Vouch is sent when the manifest's key has left the keyset; nil: none.
 	Vouch *trustv1.Envelope
-	// Trust is everything that verifies it: Anchors.Metadata(0, 0).
+	// Trust is what verifies it: Anchors.Metadata(0, 0), with at most trust.MaxRoots roots.
 	Trust   *trustv1.Metadata
 	Content *digest.Trie
 }

@@ -48,7 +48,9 @@ type Bundle struct {
 	// A DSSE envelope around meshkit.trust.v1.Freshness; absent unless the manifest's
 	// key has left the keyset since.
 	Vouch *v1.Envelope `protobuf:"bytes,3,opt,name=vouch,proto3" json:"vouch,omitempty"`
-	// The whole chain of roots that the sender has, the keyset, and the CA bundle.
+	// The chain of roots that the sender has, the keyset, and the CA bundle. Of a chain of
+	// more than 64 roots, the newest 64: a reader follows them that holds one of them or
+	// the one before.
 	Trust *v1.Metadata `protobuf:"bytes,4,opt,name=trust,proto3" json:"trust,omitempty"`
 	// Sorted as the digest's trie is; no key twice.
 	Resources     []*v11.Resource `protobuf:"bytes,5,rep,name=resources,proto3" json:"resources,omitempty"`
