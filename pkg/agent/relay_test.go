@@ -260,7 +260,8 @@ func TestAnAgentTellsOfTheLeaderWhatItsHubSays(t *testing.T) {
 	h.accepted = proto.CloneOf(h.accepted)
 	h.accepted.Leader = &controlv1.Leader{Hub: "hub2", Term: 7}
 	a := start(t, joined(t, h, "n1"))
-	h.publish(1, content(map[string]int{"a": 1}))
+	present := content(map[string]int{"a": 1})
+	h.publish(1, present)
 	h.awaitAck(1, true)
 	client := mesh.NewLeadershipControlServiceClient(onSocket(t, a))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -281,8 +282,23 @@ func TestAnAgentTellsOfTheLeaderWhatItsHubSays(t *testing.T) {
 	if k := e.GetToken(); k.GetLeaderId() != "hub2" || k.GetTerm() != 7 || k.GetFenceToken() != 7 || k.GetScope() != domain || k.GetScopeKind() != "domain" || k.GetLabels()["meshkit.dev/observed-via"] != "hub1" {
 		t.Errorf("the token is %v", k)
 	}
+	// It says for how long to believe it, and what the hub confirms goes on.
+	const believed = 30 * time.Second // three times the interval at which the hub confirms
+	expires := func(e *mesh.LeadershipEvent) time.Time {
+		t.Helper()
+		at := e.GetToken().GetExpiresAt()
+		if left := time.Until(at.AsTime()); at == nil || left <= 0 || left > believed {
+			t.Errorf("the token of %s expires at %v", e.GetKind(), at)
+		}
+		return at.AsTime()
+	}
+	before := expires(e)
+	h.confirm(1, present)
+	if e := next(mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_RENEWED); !expires(e).After(before) || e.GetToken().GetTerm() != 7 {
+		t.Errorf("after a confirmation: %v", e)
+	}
 	h.say(func(acc *controlv1.Accepted) { acc.Leader = &controlv1.Leader{Hub: "hub1", Term: 8} })
-	if e := next(mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_OBSERVED); e.GetLeaderId() != "hub1" || e.GetToken().GetFenceToken() != 8 {
+	if e := next(mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_OBSERVED); e.GetLeaderId() != "hub1" || e.GetToken().GetFenceToken() != 8 || !expires(e).After(before) {
 		t.Errorf("after a new term: %v", e)
 	}
 	h.say(func(acc *controlv1.Accepted) { // one that lags

@@ -211,6 +211,7 @@ func (r *receiver) Freshness(_ context.Context, env *trustv1.Envelope) {
 		return
 	}
 	r.issued = issued
+	r.feeds.Confirmed()
 	r.post(message{fresh: &freshness{env: proto.CloneOf(env), point: p, at: now, signer: signerOf(hub)}})
 }
 

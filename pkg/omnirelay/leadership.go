@@ -46,7 +46,7 @@ type Leader struct {
 	Hub  string
 	Term uint64
 	// Since is when the one who tells learned of it; Until is when not to rely on it any
-	// more unless it is renewed, zero if it holds until an event says otherwise.
+	// more unless it is renewed: whoever holds a token sees that nobody renews it.
 	Since, Until time.Time
 	// Via is the hub whose word it is, if it is not the one who tells; or "".
 	Via string
@@ -156,11 +156,8 @@ func (e Event) proto() *mesh.LeadershipEvent {
 		Kind: e.Kind, Scope: e.Scope, LeaderId: e.Leader.Hub, Reason: e.Reason, CorrelationId: rand.Text(), OccurredAt: timestamppb.New(e.At),
 		Token: &mesh.LeadershipToken{
 			Scope: e.Scope, ScopeKind: ScopeKind, LeaderId: e.Leader.Hub, Term: int64(e.Leader.Term), FenceToken: int64(e.Leader.Term),
-			IssuedAt: timestamppb.New(e.Leader.Since),
+			IssuedAt: timestamppb.New(e.Leader.Since), ExpiresAt: timestamppb.New(e.Leader.Until),
 		},
-	}
-	if !e.Leader.Until.IsZero() {
-		m.Token.ExpiresAt = timestamppb.New(e.Leader.Until)
 	}
 	if e.ends() {
 		m.Token.ExpiresAt = timestamppb.New(e.At)
@@ -172,9 +169,10 @@ func (e Event) proto() *mesh.LeadershipEvent {
 }
 
 // present is what a subscriber to scope is given first, and after events were left out:
-// a snapshot of each leader that is known and, when events were left out, the end of
-// each that is not. b.mu is held.
+// a snapshot of each leader that is known, which one is not whose token nobody renewed,
+// and, when events were left out, the end of each that is not. b.mu is held.
 func (b *Board) present(scope string, lagging bool) (out []*mesh.LeadershipEvent) {
+	now := time.Now()
 	for _, name := range slices.Sorted(maps.Keys(b.scopes)) {
 		last := b.scopes[name]
 		if last == nil || scope != "" && scope != name {
@@ -186,9 +184,12 @@ func (b *Board) present(scope string, lagging bool) (out []*mesh.LeadershipEvent
 			}
 			continue
 		}
+		if !last.GetToken().GetExpiresAt().AsTime().After(now) {
+			continue
+		}
 		out = append(out, &mesh.LeadershipEvent{
 			Kind: mesh.LeadershipEventKind_LEADERSHIP_EVENT_KIND_SNAPSHOT, Scope: name, LeaderId: last.GetLeaderId(), Token: last.GetToken(),
-			Reason: "present leader", CorrelationId: last.GetCorrelationId(), OccurredAt: timestamppb.Now(),
+			Reason: "present leader", CorrelationId: last.GetCorrelationId(), OccurredAt: timestamppb.New(now),
 		})
 	}
 	return out

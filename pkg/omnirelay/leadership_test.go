@@ -57,7 +57,7 @@ func listen(t *testing.T, b *Board, scope string) (*listener, <-chan error) {
 }
 
 func event(kind mesh.LeadershipEventKind, scope string, term uint64) Event {
-	return Event{Kind: kind, Scope: scope, Leader: Leader{Hub: "hub1", Term: term, Since: time.Now()}, At: time.Now()}
+	return Event{Kind: kind, Scope: scope, Leader: Leader{Hub: "hub1", Term: term, Since: time.Now(), Until: time.Now().Add(time.Minute)}, At: time.Now()}
 }
 
 func TestSubscribersBeginWithTheLeadersThatAreKnown(t *testing.T) {
@@ -69,7 +69,7 @@ func TestSubscribersBeginWithTheLeadersThatAreKnown(t *testing.T) {
 		b.Publish(event(observedKind, "other", 9)) // not ours to tell
 		all, _ := listen(t, b, "")
 		one, _ := listen(t, b, "b")
-		if e := <-all.events; e.GetKind() != snapshotKind || e.GetScope() != "a" || e.GetToken().GetTerm() != 1 || e.GetToken().GetExpiresAt() != nil {
+		if e := <-all.events; e.GetKind() != snapshotKind || e.GetScope() != "a" || e.GetToken().GetTerm() != 1 || time.Until(e.GetToken().GetExpiresAt().AsTime()) != time.Minute {
 			t.Errorf("first %v", e)
 		}
 		b.Publish(event(observedKind, "c", 3))
@@ -79,6 +79,13 @@ func TestSubscribersBeginWithTheLeadersThatAreKnown(t *testing.T) {
 		}
 		if e := <-one.events; e.GetScope() != "b" || e.GetToken().GetTerm() != 4 {
 			t.Errorf("the subscriber to b gets %v", e)
+		}
+		// A minute later nobody has renewed what was said.
+		time.Sleep(time.Minute)
+		late, _ := listen(t, b, "")
+		b.Publish(event(observedKind, "b", 5))
+		if e := <-late.events; e.GetKind() != observedKind {
+			t.Errorf("a later subscriber begins with %v, which has expired", e)
 		}
 	})
 }
