@@ -12,8 +12,12 @@
 // rules of a TUF client, verifies the manifest's signature and domain, and computes
 // the Merkle root of the resources. OpenStored does the same for a payload that was
 // accepted before, without asking what time it is: an expired keyset must not take
-// last-known-good away. Whether a bundle is newer than what the caller has is the
-// caller's to judge, by Epoch and Version.
+// last-known-good away.
+//
+// Two things are the caller's to judge. Whether a bundle is newer than what it has, by
+// Epoch and Version: Open takes an older one too. And whether it is meant for this node: a
+// bundle is of a domain and a view, names no node, and Open accepts that of any view. Who
+// has the channel to a hub or an agent, with the certificate at its end, got it from there.
 //
 // What Open gives is immutable. All functions are safe for concurrent use.
 package bundle
