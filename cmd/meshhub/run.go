@@ -241,7 +241,7 @@ func (p parts) options(c config, log *slog.Logger) hub.Options {
 		Distribution: distribution.ServerConfig{
 			MaxStreams: c.Agents.MaxStreams, AdmissionRate: c.Agents.AdmissionRate, AdmissionBurst: c.Agents.AdmissionBurst,
 		},
-		Replica: replica.Options{SnapshotEntries: uint64(c.Snapshots.Entries), SnapshotBytes: c.Snapshots.Bytes, PositionFile: c.positionFile()},
+		Replica: replica.Options{SnapshotEntries: uint64(c.Snapshots.Entries), SnapshotBytes: c.Snapshots.Bytes, PositionFile: c.positionFile(), Place: c.Store.place()},
 	}
 }
 

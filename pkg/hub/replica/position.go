@@ -16,7 +16,7 @@ import (
 
 // The position file keeps how far this hub has followed the log, as JSON:
 //
-//	{"hub":"hub1","seq":120,"term":7,"hash":"<hex>"}
+//	{"hub":"hub1","seq":120,"term":7,"hash":"<hex>","place":"consul:meshkit?dc=dc1"}
 //
 // It is durable before the first entry of a term becomes current, so before any
 // version of that term is shown to an agent, and otherwise at most about
@@ -35,9 +35,26 @@ const (
 	positionBytes = 4 << 10 // at most
 )
 
+// position is what the file holds.
+type position struct {
+	store.Mark
+	// Place is Options.Place of the log; empty in files of earlier builds.
+	Place string `json:"place,omitempty"`
+}
+
+// elsewhere tells whether it is of a log in another place.
+func (p position) elsewhere(place string) bool {
+	return p.Place != "" && place != "" && p.Place != place
+}
+
 // ReadPosition reads a position file; false if there is none yet.
 func ReadPosition(path string) (store.Mark, bool, error) {
-	var m store.Mark
+	p, found, err := readPosition(path)
+	return p.Mark, found, err
+}
+
+func readPosition(path string) (position, bool, error) {
+	var m position
 	data, err := durable.ReadFile(durable.OS, path, positionBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, false, nil
@@ -64,7 +81,7 @@ func (r *Replica) beginPosition() error {
 	if r.opt.PositionFile == "" {
 		return nil
 	}
-	m, found, err := ReadPosition(r.opt.PositionFile)
+	m, found, err := readPosition(r.opt.PositionFile)
 	if err != nil {
 		return err
 	}
@@ -78,7 +95,7 @@ func (r *Replica) beginPosition() error {
 
 // savePosition writes the position file. r.mu is held; the file is small.
 func (r *Replica) savePosition(h store.Head) {
-	m := store.MarkOf(r.opt.Holder.Name, h)
+	m := position{store.MarkOf(r.opt.Holder.Name, h), r.opt.Place}
 	data, err := json.Marshal(m)
 	if err == nil {
 		err = durable.WriteFile(durable.OS, r.opt.PositionFile, append(data, '\n'), 0o600)

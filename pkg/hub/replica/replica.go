@@ -73,6 +73,9 @@ type Options struct {
 	// PositionFile keeps how far this hub has followed the log, so that a store which
 	// is put back while the hub is down is noticed; empty: it is not kept.
 	PositionFile string
+	// Place says where the log is, as far as all hubs of a ring name it alike. What a hub
+	// has seen elsewhere is no evidence that the log here was put back; empty: not known.
+	Place string
 }
 
 // Current is what the log folds into at one point. It is immutable.
@@ -130,7 +133,7 @@ type Replica struct {
 	// position is what the position file says, nil if there is none; positionFailed
 	// is why it could not be written. keepPosition is set once the log was found to
 	// hold what an earlier run of the hub saw.
-	position       *store.Mark
+	position       *position
 	positionFailed error
 	keepPosition   bool
 }

@@ -66,12 +66,17 @@ func lost(ctx context.Context, l *store.Log, s *state.State, seen store.Mark) er
 func (r *Replica) checkSeen(ctx context.Context, l *store.Log) error {
 	s := r.current.Load().State
 	r.mu.Lock()
-	position := r.position
+	seen := r.position
 	r.mu.Unlock()
-	if position != nil {
-		err := lost(ctx, l, s, *position)
-		if wentBack(err) {
-			r.raise(ctx, l, *position)
+	if seen != nil {
+		err := lost(ctx, l, s, seen.Mark)
+		switch {
+		case wentBack(err) && seen.elsewhere(r.opt.Place):
+			// The others lost nothing.
+			return fault.New(fault.CodeLogWentBack, "%w; it has seen that in %s, and now the log is in %s", err, seen.Place, r.opt.Place).
+				WithRemedy("If the domain was restored here, what this hub saw elsewhere is given up: move %s away, and start it again. Otherwise correct store.url.", r.opt.PositionFile)
+		case wentBack(err):
+			r.raise(ctx, l, seen.Mark)
 		}
 		if err != nil {
 			return err

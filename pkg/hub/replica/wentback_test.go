@@ -238,6 +238,46 @@ func TestAHubRemembersWhatItSawOverARestart(t *testing.T) {
 	})
 }
 
+// TestWhatAHubHasSeenElsewhereStopsNoOther has a hub that followed one log given another:
+// it says so and ends, and who leads there goes on.
+func TestWhatAHubHasSeenElsewhereStopsNoOther(t *testing.T) {
+	s, dir := domain(t), t.TempDir()
+	older := s.Copy()
+	opt := hubOptions(s, "a", dir)
+	opt.Place = "consul:old"
+	ctx, cancel := context.WithCancel(t.Context())
+	a, ended := New(opt), make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	within(t, a.Ready(), "the hub is not ready")
+	writes(t, 3, a)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	moved := memstore.New(memstore.Options{})
+	moved.Restore(older)
+	b := start(t, hubOptions(moved, "b", ""))
+	writes(t, 1, b)
+	opt = hubOptions(moved, "a", dir)
+	opt.Place = "consul:new"
+	err := ends(t, opt)
+	if !errors.Is(err, fault.CodeLogWentBack) || !strings.Contains(err.Error(), "in consul:old") || !strings.Contains(fault.RemedyOf(err), opt.PositionFile) {
+		t.Errorf("it ended with %v (%s)", err, fault.RemedyOf(err))
+	}
+	if marks, err := openLog(t, moved).Alarms(t.Context()); err != nil || len(marks) > 0 {
+		t.Errorf("alarms %v (%v)", marks, err)
+	}
+	writes(t, 1, b)
+	if err := os.Remove(opt.PositionFile); err != nil { // the remedy
+		t.Fatal(err)
+	}
+	writes(t, 1, start(t, opt), b)
+
+	if p, found, err := readPosition(opt.PositionFile); err != nil || !found || p.Place != "consul:new" {
+		t.Errorf("the position is %+v (%v)", p, err)
+	}
+}
+
 // TestATermIsRememberedBeforeItIsShown reads the position file whenever a state
 // becomes current.
 func TestATermIsRememberedBeforeItIsShown(t *testing.T) {
