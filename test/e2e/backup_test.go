@@ -261,3 +261,36 @@ func TestAHubThatIsLeftOnTheOldStoreWritesNothing(t *testing.T) {
 	wantRefused(t, c.Run("meshctl", "--hub", ring[1].Address, "apply", "-f", path), cliutil.ExitError, fault.CodeRingSplit, "store.url")
 	applyProbe(t, c, "10.9.0.3:80")
 }
+
+// TestAgentsFollowAHubWhoseKeyWasReplacedInTheTimeThatWasLost restores a backup that is
+// older than a rotation of the hub's key. Agents know the keyset of after it, and refuse
+// what the key of before signs, until the rotation is made again.
+func TestAgentsFollowAHubWhoseKeyWasReplacedInTheTimeThatWasLost(t *testing.T) {
+	t.Parallel()
+	c := harness.New(t)
+	hub := c.NewHub("eu-west")
+	agent := c.JoinAgent(hub, "node-1", "region=eu")
+	agent.RecordActivations()
+	agent.Start()
+	c.Ctl("apply", "-f", exampleMesh(t, c), "--wait")
+	backup := c.Path("backup.mk")
+	c.Ctl("store", "export", "-o", backup)
+	c.Ctl("key", "rotate")
+	applyProbe(t, c, "10.9.0.1:80")
+	stop(t, hub)
+	if err := os.Rename(filepath.Join(hub.Data, "store.db"), c.Path("old.db")); err != nil {
+		t.Fatal(err)
+	}
+	c.Must("meshhub", "restore", "--data", hub.Data, "--from", backup, "--accept-loss")
+	hub.Start()
+	path := c.Path("probe.yaml")
+	if err := os.WriteFile(path, []byte(clusterYAML("probe", "10.9.0.2:80")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, c.Run("meshctl", "apply", "-f", path, "--wait"), 9, fault.CodePartial, "agents refused")
+	c.Ctl("key", "rotate") // to the keyset's version of before
+	c.Ctl("key", "rotate")
+	awaitStatus(t, c, agent, "what was refused", func(statusOf) bool { return strings.Contains(bundleOf(t, c, agent), "10.9.0.2:80") })
+	applyProbe(t, c, "10.9.0.3:80")
+	wantGrowingActivations(t, agent)
+}
