@@ -92,15 +92,25 @@ addresses, store and passphrase are those of DIR/meshhub.yaml then, unless flags
 	return cmd
 }
 
-// beside takes what flags do not say from the hub whose directory the new one is in.
-func (o *joinOptions) beside(changed func(flag string) bool) error {
-	dir, err := filepath.Abs(o.data)
+// besides gives the configuration of the hub that serves the domain in data beside its
+// own; "": data is a hub's own directory.
+func besides(data string) (string, error) {
+	dir, err := filepath.Abs(data)
 	if err != nil {
-		return fault.New(fault.CodeIO, "find %s: %w", o.data, err)
+		return "", fault.New(fault.CodeIO, "find %s: %w", data, err)
 	}
 	path := filepath.Join(dir, "..", "..", hubdir.ConfigFile)
 	if _, err := os.Stat(path); err != nil || filepath.Base(filepath.Dir(dir)) != hubdir.DomainsDir {
-		return nil
+		return "", nil
+	}
+	return path, nil
+}
+
+// beside takes what flags do not say from the hub whose directory the new one is in.
+func (o *joinOptions) beside(changed func(flag string) bool) error {
+	path, err := besides(o.data)
+	if err != nil || path == "" {
+		return err
 	}
 	own, err := loadConfig(path)
 	if err != nil {

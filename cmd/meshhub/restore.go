@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meshkit/meshkit/pkg/backup"
+	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 	"github.com/meshkit/meshkit/pkg/hub/restore"
@@ -240,7 +241,11 @@ func (o *restoreOptions) tell(out io.Writer, c config, to target, v backup.Verif
 	if to.other {
 		fmt.Fprintf(out, "%s names the new store; the old one is as it was.\n", filepath.Join(o.data, hubdir.ConfigFile))
 	}
-	fmt.Fprintf(out, "\nNext:\n  meshhub run --config %s\n", filepath.Join(o.data, hubdir.ConfigFile))
+	if own, err := besides(o.data); err == nil && own != "" {
+		fmt.Fprintf(out, "\nNext: start the hub, which serves domain %s beside its own:\n  meshhub run --config %s\n", c.Domain, cliutil.ShellQuote(own))
+	} else {
+		fmt.Fprintf(out, "\nNext:\n  meshhub run --config %s\n", cliutil.ShellQuote(filepath.Join(o.data, hubdir.ConfigFile)))
+	}
 	switch {
 	case !to.other:
 	case to.url == "" && alone(v.State, c.Name):
