@@ -310,7 +310,7 @@ func (g *guest) problem(ctx context.Context) error {
 		return err
 	}
 	for _, p := range h.Problems(ctx) {
-		return fault.New(cmp.Or(p.Code, fault.CodeReadOnly), "%s: %s", p.Check, p.Reason)
+		return fault.New(cmp.Or(p.Code, fault.CodeReadOnly), "%s: %s", p.Check, p.Reason).WithRemedy("%s", p.Remedy)
 	}
 	return nil
 }
