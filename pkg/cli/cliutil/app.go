@@ -36,6 +36,8 @@ type App struct {
 	stale sync.Once
 	// context is the one of the context file that the hub's address was taken from.
 	context Context
+	// chosen is the name of the context that Target used; "": it needed none.
+	chosen string
 }
 
 // Flags are those of every command.
@@ -134,6 +136,7 @@ func (a *App) Target() (client.Config, error) {
 	if err != nil {
 		return client.Config{}, err
 	}
+	a.chosen = c.Name
 	if cfg.Hub == "" {
 		cfg.Hub = c.Hub
 		if slices.Contains(file.Names(), c.Name) {
@@ -151,6 +154,10 @@ func (a *App) Target() (client.Config, error) {
 	}
 	return cfg, nil
 }
+
+// Chosen is the name of the context that Target used: the one that was named, or the
+// current one; "" when flags and environment say all.
+func (a *App) Chosen() string { return a.chosen }
 
 // NoteHubs tells a person whose context names one hub of several how it comes to name
 // the others.

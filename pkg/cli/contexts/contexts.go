@@ -131,7 +131,7 @@ func newShow(app *cliutil.App) *cobra.Command {
 				return err
 			}
 			if format.Structured() {
-				doc, err := json.Marshal(cliutil.Context{Name: app.Flags.Context, Hub: cfg.Hub, Domain: cfg.Domain, CAFile: cfg.CAFile, CertFile: cfg.CertFile, KeyFile: cfg.KeyFile})
+				doc, err := json.Marshal(cliutil.Context{Name: app.Chosen(), Hub: cfg.Hub, Domain: cfg.Domain, CAFile: cfg.CAFile, CertFile: cfg.CertFile, KeyFile: cfg.KeyFile})
 				if err != nil {
 					return fmt.Errorf("encode context: %w", err)
 				}
