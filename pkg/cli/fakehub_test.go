@@ -14,9 +14,11 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/cli"
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/client"
+	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/wire"
 )
 
@@ -45,6 +47,16 @@ type fakeHub struct {
 	hubs      []*adminv1.Hub
 	create    func(*adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error)
 	guests    []*adminv1.ServedDomain
+	store     string // of the domain
+	trust     *trustv1.Metadata
+}
+
+// PublishTrust takes nothing that is new.
+func (h *fakeHub) PublishTrust(context.Context, *adminv1.PublishTrustRequest) (*adminv1.PublishTrustResponse, error) {
+	return nil, fault.New(fault.CodeBadRequest, "the metadata brings nothing new")
+}
+func (h *fakeHub) GetTrust(context.Context, *adminv1.GetTrustRequest) (*adminv1.GetTrustResponse, error) {
+	return &adminv1.GetTrustResponse{Metadata: h.trust, RootVersion: 2, KeysetVersion: 3}, nil
 }
 
 func (h *fakeHub) CreateDomain(_ context.Context, r *adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error) {
@@ -88,7 +100,7 @@ func (h *fakeHub) SetDrained(context.Context, *adminv1.SetDrainedRequest) (*admi
 	return &adminv1.SetDrainedResponse{Seq: 9}, nil
 }
 func (h *fakeHub) GetDomain(context.Context, *adminv1.GetDomainRequest) (*adminv1.GetDomainResponse, error) {
-	return &adminv1.GetDomainResponse{Domain: "demo", Hub: "hub1", Leader: "hub1", Epoch: 1, ConfigSeq: 7, AlsoServed: h.guests}, nil
+	return &adminv1.GetDomainResponse{Domain: "demo", Hub: "hub1", Leader: "hub1", Epoch: 1, ConfigSeq: 7, Store: h.store, AlsoServed: h.guests}, nil
 }
 
 // session runs meshctl against a fake hub.

@@ -16,6 +16,7 @@ import (
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	controlv1 "github.com/meshkit/meshkit/pkg/api/meshkit/control/v1"
+	trustv1 "github.com/meshkit/meshkit/pkg/api/meshkit/trust/v1"
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/fault"
 )
@@ -454,6 +455,42 @@ func TestATokenForHubsTellsOfHubsThatOthersDoNotReach(t *testing.T) {
 	s.run(0, "token", "create")
 	if strings.Contains(s.err.String(), "note:") || strings.Contains(s.err.String(), "--listen") {
 		t.Errorf("a token for nodes: %s", s.err)
+	}
+}
+
+// A token for hubs is of no use where a hub has its store for itself.
+func TestNoTokenForHubsIsMadeOfAStoreThatTheyCannotReach(t *testing.T) {
+	h := readingHub()
+	h.store = "bolt"
+	s := newSession(t, h)
+	s.run(6, "token", "create", "--hub")
+	if s.out.Len() > 0 || !strings.Contains(s.err.String(), "MK6068") || !strings.Contains(s.err.String(), "meshhub restore --from") {
+		t.Errorf("stdout %s, stderr %s", s.out, s.err)
+	}
+	s.run(0, "token", "create")
+}
+
+// What is in force already may be published again: the answer to the first time may have
+// been lost.
+func TestTrustThatIsInForceMayBePublishedAgain(t *testing.T) {
+	s := newSession(t, &fakeHub{trust: &trustv1.Metadata{Roots: [][]byte{[]byte("1"), []byte("2")}, Keyset: []byte("k")}})
+	dir := t.TempDir()
+	file := func(name, data string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	root, keyset, old, own := file("root-2.json", "2"), file("keyset.json", "k"), file("old.json", "j"), file("own.json", "3")
+	for _, args := range [][]string{{"--root", root}, {"--root", root, "--keyset", keyset}, {"--keyset", keyset}} {
+		s.run(0, append([]string{"trust", "publish"}, args...)...)
+		if !strings.Contains(s.err.String(), "published before: root version 2 and keyset version 3 are in force") {
+			t.Errorf("%v: %s", args, s.err)
+		}
+	}
+	for _, args := range [][]string{{"--root", own}, {"--root", root, "--keyset", old}} {
+		s.run(65, append([]string{"trust", "publish"}, args...)...)
 	}
 }
 

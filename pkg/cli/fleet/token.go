@@ -15,6 +15,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/cli/read"
 	"github.com/meshkit/meshkit/pkg/client"
+	"github.com/meshkit/meshkit/pkg/fault"
 )
 
 // NewToken is `meshctl token`.
@@ -128,6 +129,11 @@ func (o *tokenCreateOptions) run(cmd *cobra.Command) error {
 	id := cmp.Or(o.requestID, o.app.NewID())
 	o.app.Verbosef("request id %s", id)
 	return o.app.Call(cmd, func(ctx context.Context, c *client.Client) error {
+		if role == "hub" {
+			if err := shared(ctx, c); err != nil {
+				return err
+			}
+		}
 		t, err := c.CreateToken(ctx, &adminv1.CreateTokenRequest{Labels: labels, Ttl: durationpb.New(o.ttl), Uses: o.uses, Node: o.node, Role: role, RequestId: id})
 		if err != nil {
 			return o.app.Unknown(err, id)
@@ -146,6 +152,22 @@ func (o *tokenCreateOptions) run(cmd *cobra.Command) error {
 		}
 		return nil
 	})
+}
+
+// ownStore is the driver of the store that one hub has for itself.
+const ownStore = "bolt"
+
+// shared tells whether other hubs reach the store that holds the domain's log: without
+// that no hub can join, and a token for one only misleads.
+func shared(ctx context.Context, c *client.Client) error {
+	d, err := c.Domain(ctx)
+	if err != nil {
+		return err
+	}
+	if d.GetStore() == ownStore {
+		return fault.New(fault.CodeStoreNotShared, "no hub can join domain %s: its log is in hub %s's own store (%s), which other hubs cannot reach. No token was made", d.GetDomain(), d.GetHub(), d.GetStore())
+	}
+	return nil
 }
 
 // noteReach warns of hubs that a hub on another machine would not reach.
