@@ -29,7 +29,10 @@ func (h *Hub) Status() *adminv1.ServedDomain {
 	}
 	if s := h.state(); s != nil {
 		leader := s.Leader()
-		out.Leader, out.Term, out.Seq = leader.GetHub(), leader.GetLastTerm(), s.Seq()
+		out.Term, out.Seq = leader.GetLastTerm(), s.Seq()
+		if h.replica.Away() == nil { // else who led last need not lead now
+			out.Leader = leader.GetHub()
+		}
 	}
 	return out
 }

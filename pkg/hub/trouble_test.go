@@ -246,6 +246,9 @@ func TestALogThatWentBackIsToldAndReadsGoOn(t *testing.T) {
 		t.Errorf("what was served before is not any more: %v", err)
 	}
 	hubs, err := adminv1.NewFleetServiceClient(h.Operator(t)).ListHubs(t.Context(), &adminv1.ListHubsRequest{})
+	if st := h.Status(); st.GetLeader() != "" || !strings.Contains(st.GetProblem(), "went back") {
+		t.Errorf("status: led by %q, problem %q", st.GetLeader(), st.GetProblem())
+	}
 	if err != nil || !strings.Contains(hubs.GetHubs()[0].GetProblem(), "went back") {
 		t.Errorf("get hubs says %v, %v", hubs, err)
 	}
