@@ -2,6 +2,8 @@ package cli_test
 
 import (
 	"context"
+	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -528,6 +530,24 @@ func TestHubsAndDomainsAreListsInJSON(t *testing.T) {
 	prints("demo\nguest", "get", "domains", "-o", "jsonpath=$.items[*].domain")
 	prints("guest", "get", "domain", "guest", "-o", "jsonpath=$.domain")
 	prints("domain/demo\ndomain/guest", "get", "domains", "-o", "name")
+	h.guests[0] = &adminv1.ServedDomain{Domain: "guest", Problem: `the "log" went back`, Streams: 3, Store: "consul", Term: 4}
+	var domains struct{ Items []map[string]any }
+	s.run(0, "get", "domains", "-o", "json")
+	if err := json.Unmarshal(s.out.Bytes(), &domains); err != nil {
+		t.Fatal(err)
+	}
+	own, guest := domains.Items[0], domains.Items[1]
+	if a, b := slices.Sorted(maps.Keys(own)), slices.Sorted(maps.Keys(guest)); !slices.Equal(a, b) {
+		t.Errorf("fields of the domain: %v\nof a further one:    %v", a, b)
+	}
+	for field, want := range map[string]any{"agents": nil, "digest": nil, "streams": 3.0, "problem": `the "log" went back`, "storeHealth": `the "log" went back`, "hub": "hub1", "term": 4.0, "leader": ""} {
+		if guest[field] != want {
+			t.Errorf("%s of a further domain is %v, want %v", field, guest[field], want)
+		}
+	}
+	if own["agents"] != 0.0 || own["streams"] != nil {
+		t.Errorf("the domain: %v", own)
+	}
 	s.run(5, "get", "domain", "other")
 	s.run(5, "describe", "domain", "other")
 	s.run(0, "describe", "domain", "demo")

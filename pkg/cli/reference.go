@@ -90,7 +90,8 @@ Findings in files say where, in the form that editors jump to:
   out: ` + "`grep -v '^  resourceVersion: ' FILE > NEWFILE`" + ` does so in YAML. Everything else has
   the fields of the admin API (meshkit.admin.v1) in lowerCamelCase: every field is present, absent objects are null, numbers
   are numbers, times RFC 3339, durations like "1.5s", enums their last word in lower case ("active"), digests hex, other
-  bytes base64.
+  bytes base64. A domain has "streams" and "problem" besides, and what a hub does not tell of it is null: of a domain that it serves
+  beside the one that was asked, counts, versions and the digest; of that one, the streams.
 - ` + "`jsonpath=EXPRESSION`" + `: RFC 9535 over that JSON, one match a line; ` + "`{.items[*].node}` is read as `$.items[*].node`" + `.
 - ` + "`name`" + `: one name a line, as arguments take it (` + "`route/checkout`" + `).
 

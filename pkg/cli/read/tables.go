@@ -320,7 +320,7 @@ func (t tables) domains(d *adminv1.GetDomainResponse) *cliutil.Listing {
 	l.Table.Add(row...)
 	own := proto.CloneOf(d)
 	own.AlsoServed = nil // each is an item of its own
-	l.Items = append(l.Items, cliutil.ProtoJSON(own))
+	l.Items = append(l.Items, domainJSON(own, nil))
 	l.Names = append(l.Names, "domain/"+d.GetDomain())
 	for _, o := range d.GetAlsoServed() {
 		health := orElse(o.GetProblem(), "ok")
@@ -329,10 +329,36 @@ func (t tables) domains(d *adminv1.GetDomainResponse) *cliutil.Listing {
 			row = append(row, strconv.FormatUint(o.GetTerm(), 10), strconv.FormatUint(o.GetSeq(), 10), "", "", "", d.GetHub(), d.GetBuild())
 		}
 		l.Table.Add(row...)
-		l.Items = append(l.Items, cliutil.ProtoJSON(o))
+		l.Items = append(l.Items, domainJSON(&adminv1.GetDomainResponse{
+			Domain: o.GetDomain(), Hub: d.GetHub(), Leader: o.GetLeader(), Seq: o.GetSeq(), Term: o.GetTerm(), Store: o.GetStore(), StoreHealth: health, Build: d.GetBuild(),
+		}, o))
 		l.Names = append(l.Names, "domain/"+o.GetDomain())
 	}
 	return l
+}
+
+// untold are the fields of a domain that a hub does not tell of one that it serves besides.
+var untold = []string{"epoch", "configSeq", "resources", "agents", "agentsConnected", "views", "digest", "hubs", "hubsWell", "lag"}
+
+// domainJSON is a domain as -o json prints it: as the API has it, with problem, and with
+// streams, which only a further domain tells of. What is not told is null.
+func domainJSON(d *adminv1.GetDomainResponse, further *adminv1.ServedDomain) json.RawMessage {
+	doc := bytes.TrimSuffix(bytes.TrimSpace(cliutil.ProtoJSON(d)), []byte("}"))
+	streams, problem := "null", ""
+	if further != nil {
+		streams, problem = strconv.FormatUint(further.GetStreams(), 10), further.GetProblem()
+		for _, f := range untold { // a quote inside of a string is escaped: only fields match
+			doc = bytes.Replace(doc, []byte(`"`+f+`":0,`), []byte(`"`+f+`":null,`), 1)
+			doc = bytes.Replace(doc, []byte(`"`+f+`":"",`), []byte(`"`+f+`":null,`), 1)
+		}
+	} else if d.GetStoreHealth() != "ok" {
+		problem = d.GetStoreHealth()
+	}
+	text, err := cliutil.MarshalJSON(problem)
+	if err != nil { // strings always marshal
+		panic(err)
+	}
+	return append(bytes.Clone(doc), `,"streams":`+streams+`,"problem":`+string(text)+"}"...)
 }
 
 func (t tables) tokens(tokens []*adminv1.Token) *cliutil.Listing {
