@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -184,6 +185,10 @@ func TestOnlyADomainsOwnBackupIsBelieved(t *testing.T) {
 	c := w.check()
 	c.Roots = append(c.Roots, next)
 	refused("signed under a root that was replaced", w.backup(t), c, fault.CodeBackupUntrusted)
+	_, err := backup.Verify(t.Context(), bytes.NewReader(w.backup(t)), c)
+	if remedy := fault.RemedyOf(err); !strings.Contains(remedy, "--root DIR/root/root-1.json") {
+		t.Errorf("the remedy does not name the root of the backup's time: %s", remedy)
+	}
 }
 
 // The state is signed like all else, so only a hub could write one that does not

@@ -115,7 +115,13 @@ func (v *Verified) judge(hub string, c Check) error {
 	m := &trustv1.Metadata{Roots: roots, Keyset: v.State.Keyset(), CaBundle: v.State.CABundle()}
 	var err error
 	if v.Anchors, err = trust.FromMetadata(v.State.Domain(), m); err != nil {
-		return fault.New(fault.CodeBackupUntrusted, "the backup's trust metadata: %w", err)
+		refused := fault.New(fault.CodeBackupUntrusted, "the backup's trust metadata: %w", err)
+		m.Roots = v.State.Roots()
+		if then, terr := trust.FromMetadata(v.State.Domain(), m); terr == nil && v.Pinned {
+			n := then.Root().Version
+			return refused.WithRemedy("Use a backup that was made after the keyset key was replaced. This one was made under root version %[1]d, before that: if its file is surely yours, for whoever has the old key may have made it, name the root of its time with --root DIR/root/root-%[1]d.json.", n)
+		}
+		return refused
 	}
 	if v.Backup, v.SignedBy, err = v.Anchors.VerifyBackup(v.Envelope); err != nil {
 		return fault.New(fault.CodeBackupUntrusted, "the backup's signature: %w", err)
