@@ -21,6 +21,7 @@ type hosting struct {
 	tokens  []string // the hubs that they are for
 	err     error    // of Create
 	made    bool
+	served  []*adminv1.ServedDomain
 }
 
 func (h *hosting) Create(_ context.Context, d admin.NewDomain) (*admin.CreatedDomain, error) {
@@ -44,7 +45,7 @@ func (h *hosting) Adopt(_ context.Context, in *adminv1.AdoptDomainRequest) error
 
 func (h *hosting) Made(string) (made, done bool) { return h.made, h.made }
 
-func (h *hosting) List() []*adminv1.ServedDomain { return nil }
+func (h *hosting) List() []*adminv1.ServedDomain { return h.served }
 
 func hosts(h *hosting) func(*hub.Options) { return func(o *hub.Options) { o.Host = h } }
 
@@ -54,6 +55,24 @@ func ringOfTwo(t *testing.T, d *hubtest.Domain, second ...func(*hub.Options)) (h
 	hub1 = d.Start(t)
 	comesAbout(t, "hub1 leads", hub1.Leads)
 	return hub1, hub1.Follower(t, "hub2", second...)
+}
+
+// A hub that lost the log of a further domain answers with another one's certificate, like
+// one that never joined: why is asked through the domain that both serve.
+func TestAHubSaysToAnotherWhyItDoesNotServeAFurtherDomain(t *testing.T) {
+	hub1 := hubtest.NewDomain(t).Start(t, hosts(&hosting{served: []*adminv1.ServedDomain{{Domain: "eu-north", Problem: "the log went back to nothing"}}}))
+	comesAbout(t, "hub1 leads", hub1.Leads)
+	hub2 := hub1.Follower(t, "hub2")
+	comesAbout(t, "hub2 reaches hub1", func() bool { return seenBy(t, hub2, hubtest.HubName).GetSeq() > 0 })
+	for _, c := range []struct{ hub, domain, want string }{
+		{hubtest.HubName, "eu-north", "the log went back to nothing"},
+		{hubtest.HubName, "eu-south", ""}, // it never joined that
+		{"hub3", "eu-north", ""},
+	} {
+		if got := hub2.Elsewhere(t.Context(), c.hub, c.domain); got != c.want {
+			t.Errorf("why %s does not serve %s: %q, want %q", c.hub, c.domain, got, c.want)
+		}
+	}
 }
 
 // A repetition brings another certificate request by the same key, for signatures are

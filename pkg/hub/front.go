@@ -24,6 +24,7 @@ type front struct {
 	names                   []string
 	config                  *tls.Config
 	known, nodes, strangers door
+	hub                     *Hub
 }
 
 // door is a gRPC server and the connections on their way to it.

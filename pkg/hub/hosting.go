@@ -12,6 +12,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/admin"
 	"github.com/meshkit/meshkit/pkg/hub/forward"
+	"github.com/meshkit/meshkit/pkg/hub/peers"
 	"github.com/meshkit/meshkit/pkg/observe"
 	"github.com/meshkit/meshkit/pkg/state"
 )
@@ -95,3 +96,29 @@ func (h *Hub) Problems(ctx context.Context) []observe.Problem { return h.health.
 
 // Health is what /readyz shows: for checks beside the hub's own.
 func (h *Hub) Health() *observe.Health { return h.health }
+
+// Elsewhere asks another hub of this domain why it does not serve a further one; "": it
+// does not say, and may never have joined it.
+func (h *Hub) Elsewhere(ctx context.Context, hub, domain string) string {
+	it := h.peers.Only(func(name string) bool { return name == hub })
+	for _, a := range peers.Ask(ctx, it, func(ctx context.Context, conn *grpc.ClientConn) (*adminv1.GetDomainResponse, error) {
+		return adminv1.NewFleetServiceClient(conn).GetDomain(ctx, &adminv1.GetDomainRequest{})
+	}) {
+		for _, d := range a.Value.GetAlsoServed() {
+			if d.GetDomain() == domain {
+				return d.GetProblem()
+			}
+		}
+	}
+	return ""
+}
+
+// whyNot asks through the domain that this hub serves first: a hub that cannot serve
+// this one answers in that, as a rule.
+func (h *Hub) whyNot(ctx context.Context, hub string) string {
+	first := h.opt.Port.firstHub()
+	if first == nil || first == h {
+		return ""
+	}
+	return first.Elsewhere(ctx, hub, h.opt.Domain)
+}

@@ -174,6 +174,7 @@ func New(opt Options) (*Hub, error) {
 	h.relay = newRelayed(h)
 	names := []string{mtls.DomainServerName(opt.Domain), mtls.PinServerName(opt.Authority.Pin())}
 	h.front = newFront(opt.Port, names, mtls.ServerConfig(opt.TLS, mtls.ServerOptions{OptionalClient: true, Grace: opt.CertificateGrace}), h.known(), h.nodes(), h.strangers())
+	h.front.hub = h
 	opt.Port.add(h.front)
 	h.observe(dist.Metrics)
 	return h, nil
@@ -237,7 +238,7 @@ func (h *Hub) adminOptions() admin.Options {
 		Domain: h.opt.Domain, Hub: h.opt.Name, Build: version.String(), Store: h.opt.StoreName, Started: h.started,
 		Replica: h.replica, Views: h.views, Fleet: h.fleet, Keys: h.keys, CAPin: h.opt.Authority.Pin(), Host: h.opt.Host,
 		Peers: h.peers, Hand: h.forward.Hand, Address: func() string { return h.opt.Advertise }, Limits: resource.DefaultLimits(), Stopping: h.stopping,
-		CertificateGrace: h.opt.CertificateGrace, AdmitsHubs: h.opt.HubCA != nil,
+		CertificateGrace: h.opt.CertificateGrace, AdmitsHubs: h.opt.HubCA != nil, WhyNot: h.whyNot,
 	}
 }
 

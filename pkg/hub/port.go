@@ -96,6 +96,16 @@ func (p *Port) first(f *front) bool {
 	return len(p.fronts) > 0 && p.fronts[0] == f
 }
 
+// firstHub is the hub that was added before all others; nil if there is none.
+func (p *Port) firstHub() *Hub {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.fronts) == 0 {
+		return nil
+	}
+	return p.fronts[0].hub
+}
+
 // front gives the domain that a hello names, else the first; nil if there is none.
 func (p *Port) front(serverName string) *front {
 	p.mu.Lock()

@@ -59,7 +59,7 @@ var methods = map[string]who{
 	"/meshkit.admin.v1.ResourceService/Undo":          operator,
 	"/meshkit.admin.v1.ResourceService/History":       operator,
 	"/meshkit.admin.v1.ResourceService/Simulate":      operator,
-	"/meshkit.admin.v1.FleetService/GetDomain":        operator,
+	"/meshkit.admin.v1.FleetService/GetDomain":        operator | hub,
 	"/meshkit.admin.v1.FleetService/ListAgents":       operator | hub,
 	"/meshkit.admin.v1.FleetService/GetAgent":         operator | hub,
 	"/meshkit.admin.v1.FleetService/ForgetAgent":      operator,

@@ -55,6 +55,8 @@ type Options struct {
 	Hand func(ctx context.Context, to peers.Peer, method string, req, reply proto.Message) (begun bool, err error)
 	// Host makes and serves further domains in this process; nil: it does not.
 	Host DomainHost
+	// WhyNot tells why another hub does not serve this domain, if it says so; "": it does not.
+	WhyNot func(ctx context.Context, hub string) string
 	// CAPin is what joining nodes are given for --ca-pin.
 	CAPin string
 	// AdmitsHubs tells that the key of the hub CA is on this hub.

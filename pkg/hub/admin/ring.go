@@ -96,7 +96,7 @@ func (s *Fleet) hubsElsewhere(ctx context.Context) []*adminv1.Hub {
 	for _, a := range peers.Ask(ctx, s.Peers, AskHub) {
 		h := a.Value
 		if a.Err != nil {
-			h = &adminv1.Hub{Name: a.Peer.Hub, Address: a.Peer.Address, Problem: s.silence(a.Peer, a.Err)}
+			h = &adminv1.Hub{Name: a.Peer.Hub, Address: a.Peer.Address, Problem: s.silence(ctx, a.Peer, a.Err)}
 		}
 		out = append(out, h)
 	}
@@ -105,8 +105,11 @@ func (s *Fleet) hubsElsewhere(ctx context.Context) []*adminv1.Hub {
 
 // silence says why another hub does not answer. Its name is taken here, by what it was
 // before it lost the domain.
-func (s *Fleet) silence(p peers.Peer, err error) string {
+func (s *Fleet) silence(ctx context.Context, p peers.Peer, err error) string {
 	if peers.NotServed(err) {
+		if why := s.WhyNot(ctx, p.Hub); why != "" {
+			return fmt.Sprintf("cannot serve domain %s: %s", s.Domain, why)
+		}
 		return fmt.Sprintf("does not serve domain %[1]s. Make it a token with `meshctl --context %[1]s token create --hub --node %[2]s`; on it, `meshhub join --hub %[3]s --token … --ca-pin … --data DIR/domains/%[1]s`, and restart it",
 			s.Domain, p.Hub, s.Address())
 	}

@@ -1,9 +1,13 @@
 package admin
 
 import (
+	"context"
+	"errors"
+	"strings"
 	"testing"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/hub/peers"
 )
 
 // Two hubs, each of which awaits the agents that are with the other.
@@ -23,6 +27,20 @@ func TestWhomOneHubAwaitsAnotherMayHave(t *testing.T) {
 	} {
 		if out := mergeProgress(7, c.joined, c.all, nil); out.GetDone() != c.done {
 			t.Errorf("%s: done is %v", name, out.GetDone())
+		}
+	}
+}
+
+// A hub that lost a domain's log needs no token, but its log.
+func TestAHubThatSaysWhyItDoesNotServeADomainIsNotSaidToHaveToJoin(t *testing.T) {
+	refused := errors.New("authentication handshake failed: it does not serve domain eu-north: peer spiffe://eu-west/hub/hub2 is not of domain")
+	for why, want := range map[string]string{
+		"the log went back to nothing": "cannot serve domain eu-north: the log went back to nothing",
+		"":                             "does not serve domain eu-north. Make it a token",
+	} {
+		f := &Fleet{base: &base{Options: Options{Domain: "eu-north", Address: func() string { return "10.0.0.1:8443" }, WhyNot: func(context.Context, string) string { return why }}}}
+		if got := f.silence(t.Context(), peers.Peer{Hub: "hub2"}, refused); !strings.HasPrefix(got, want) {
+			t.Errorf("it says %q: %s, want %s", why, got, want)
 		}
 	}
 }
