@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 	"github.com/meshkit/meshkit/pkg/hub/rotation"
 	"github.com/meshkit/meshkit/pkg/sign"
@@ -146,15 +148,21 @@ func (o *rotateOptions) run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "Root version %d is in %s, good for %d years.\n", made.Version, made.File, o.years)
-	afterRotation(out, made)
+	afterRotation(out, o.data, made)
 	return nil
 }
 
-// afterRotation says what to do with the new files.
-func afterRotation(out io.Writer, made rotation.Result) {
-	publish := "meshctl trust publish --root " + made.File
+// afterRotation says what to do with the new files. Those of a domain that a hub serves
+// beside its own are of no use in the current context.
+func afterRotation(out io.Writer, data string, made rotation.Result) {
+	publish := "meshctl trust publish --root " + cliutil.ShellQuote(made.File)
+	if own, err := besides(data); err == nil && own != "" {
+		if c, err := loadConfig(filepath.Join(data, hubdir.ConfigFile)); err == nil {
+			publish = "meshctl --context " + c.Domain + strings.TrimPrefix(publish, "meshctl")
+		}
+	}
 	if made.Keyset != nil {
-		publish += " --keyset " + made.Keyset.File
+		publish += " --keyset " + cliutil.ShellQuote(made.Keyset.File)
 	}
 	fmt.Fprintf(out, "\nNext:\n  %s\n", publish)
 	if ks := made.Keyset; ks != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/founding"
+	"github.com/meshkit/meshkit/pkg/hub/hubdir"
 	"github.com/meshkit/meshkit/pkg/mtls"
 )
 
@@ -359,6 +360,22 @@ func TestAPrivateFileIsReadByItsOwnerAlone(t *testing.T) {
 			if info.Mode().Perm() != 0o600 {
 				t.Errorf("%s has mode %o", name, info.Mode().Perm())
 			}
+		}
+	}
+}
+
+// What is made for a further domain is published there, whatever the current context is.
+func TestTheNextRootOfAFurtherDomainIsPublishedInItsContext(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hub1")
+	further := filepath.Join(dir, hubdir.DomainsDir, "eu-north")
+	initialize(t, dir)
+	if code, _, errs := invoke(t, "init", "--domain", "eu-north", "--data", further); code != 0 {
+		t.Fatalf("init exits %d: %s", code, errs)
+	}
+	for data, want := range map[string]string{dir: "  meshctl trust publish --root ", further: "  meshctl --context eu-north trust publish --root "} {
+		code, out, errs := invoke(t, "root", "rotate", "--data", data)
+		if code != 0 || !strings.Contains(out, want+filepath.Join(data, "root", "root-2.json")) {
+			t.Errorf("exit %d, want %q:\n%s%s", code, want, out, errs)
 		}
 	}
 }
