@@ -72,7 +72,7 @@ var hubCodes = []Entry{
 	{CodeBadRequest, Invalid, "request not valid", "A field of the request has a value that cannot be used.", "Correct the named field."},
 	{CodeRequestTooLarge, Exhausted, "request too large", "A request holds at most 10,000 resources and 64 MiB.", "Split the change into several."},
 	{CodeHubDraining, Unavailable, "hub is shutting down", "The hub is ending its streams and gives up its lease.", "Connect to another hub, or to this one once it is back."},
-	{CodeTokenInvalid, Unauthenticated, "join token not valid", "The token does not exist or was mistyped.", "Make a token with `meshctl token create`."},
+	{CodeTokenInvalid, Unauthenticated, "join token not valid", "The token does not exist in the domain that was asked, or was mistyped. Hubs of several domains share a port, and --ca-pin says which of them is meant.", "Take token and --ca-pin from one output of `meshctl token create`: with the pin of another domain, no token of this one is known. Or make a token with it."},
 	{CodeTokenExpired, Unauthenticated, "join token expired", "The token's time to live has passed, judged by the hub's log.", "Make a new token with `meshctl token create --ttl DURATION`."},
 	{CodeTokenUsed, Unauthenticated, "join token used up", "The token was good for a number of joins, and all have been made. If you did not make them, someone else had the token.", "Check `meshctl get agents`; make a new token with `meshctl token create`."},
 	{CodeTokenRevoked, Unauthenticated, "join token revoked", "An operator revoked the token.", "Make a new token with `meshctl token create`."},

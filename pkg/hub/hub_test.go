@@ -369,6 +369,9 @@ func TestJoinRefusesTokensThatAreNotGood(t *testing.T) {
 		return err
 	}
 	wantCode(t, join("abc.def", "node-a"), fault.CodeTokenInvalid)
+	if remedy := fault.RemedyOf(join("abc.def", "node-a")); !strings.Contains(remedy, "--ca-pin") { // it chose the domain
+		t.Errorf("the pin may be the wrong one, and the remedy is %q", remedy)
+	}
 	wantCode(t, join("no-dot", "node-a"), fault.CodeTokenInvalid)
 	bound := h.Token(t, &adminv1.CreateTokenRequest{Node: "node-a", Uses: 3})
 	wantCode(t, join(bound, "node-b"), fault.CodeTokenBound)
