@@ -10,6 +10,8 @@ const (
 	MaxMessage      = maxMessage
 	ResyncBurst     = resyncBurst
 	Window          = window
+	Answers         = answers
+	OwedMost        = owedMost
 )
 
 // Writing gives the number of nodes whose writer runs.

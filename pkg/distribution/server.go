@@ -32,7 +32,8 @@ type ServerConfig struct {
 	AdmissionBurst int
 	// MaxStreams bounds open streams; default 20,000.
 	MaxStreams int
-	// MessageRate and MessageBurst bound messages per second from one node; default 20, 200.
+	// MessageRate and MessageBurst bound messages per second from one node, beside its
+	// answers to what it is sent; default 20, 200.
 	MessageRate  float64
 	MessageBurst int
 	// HelloTimeout bounds the wait for the hello; default 10 s.

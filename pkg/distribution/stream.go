@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -25,6 +26,16 @@ const (
 	resyncBurst = 5
 )
 
+// What the hub sends asks for answers: an update for an ack or a nack, and for statuses
+// as it goes from staging to active; a freshness that moves a version for an ack and a
+// status. They are as many as the hub's own messages, so they count against no rate: a
+// node that answers is not ended for how fast things change. Answers not given do not add
+// up to more than owedMost, which those to a full window of updates stay well below.
+const (
+	answers  = 4
+	owedMost = 4 * window * answers
+)
+
 // lastWrite is how long the writer may go on when the handler is done.
 const lastWrite = 100 * time.Millisecond
 
@@ -37,9 +48,11 @@ type stream struct {
 	ctx    context.Context
 	peer   Peer
 	cancel context.CancelCauseFunc
-	limit  *rate.Limiter // messages; used by the handler
+	limit  *rate.Limiter // messages that nothing asked for; used by the handler
 	resync *rate.Limiter // snapshots that the node asked for; used by the handler
 	node   string        // set by the handler under srv.mu
+
+	owed atomic.Int32 // answers that the node may still give; only the writer adds, only the handler takes
 
 	settled chan struct{} // closed when Attach has returned or will not be called
 
@@ -146,13 +159,30 @@ func (st *stream) receive() error {
 		if err != nil {
 			return st.lost(err)
 		}
-		if !st.limit.Allow() {
-			return fault.New(fault.CodeFlood, "node %s sends more than %g messages per second", st.node, st.srv.cfg.MessageRate)
+		if !st.answered() && !st.limit.Allow() {
+			return fault.New(fault.CodeFlood, "node %s sends more than %g messages per second that nothing asks for", st.node, st.srv.cfg.MessageRate)
 		}
 		if err := st.take(m); err != nil {
 			return err
 		}
 	}
+}
+
+// asked makes room for the answers to a message. It is called before the message is
+// sent, so that no answer is there first.
+func (st *stream) asked() {
+	if st.owed.Load() < owedMost {
+		st.owed.Add(answers)
+	}
+}
+
+// answered tells whether a message can be an answer to what was sent.
+func (st *stream) answered() bool {
+	if st.owed.Load() == 0 {
+		return false
+	}
+	st.owed.Add(-1)
+	return true
 }
 
 // lost says why receiving ended: the reason of the hub's own when it ended the

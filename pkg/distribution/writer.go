@@ -125,6 +125,9 @@ func (w *writer) roomy() bool {
 func (w *writer) send() {
 	m := w.message
 	w.message = nil
+	if len(w.chunks) == 0 { // nothing answers a part of an update
+		w.stream.asked()
+	}
 	if err := w.stream.g.SendMsg(w.backlog.Message(m)); err != nil {
 		w.stream.cancel(err) // receiving ends as well, and finds out why
 		w.looking = false
