@@ -160,6 +160,23 @@ func TestChangesArriveAndSurviveTheLossOfEveryHub(t *testing.T) {
 	h.awaitAck(3, false)
 }
 
+// An ack says of each change that it is active. What a status says beside that is a
+// level, and the hub need not hear of each step of each change.
+func TestFastChangesAreToldInFewStatuses(t *testing.T) {
+	h := newHub(t)
+	start(t, joined(t, h, "n1"))
+	const changes = 100
+	from := time.Now()
+	for v := range uint64(changes) {
+		h.publish(v+1, content(map[string]int{"a": int(v) + 1}))
+		h.awaitAck(v+1, false)
+	}
+	got := h.awaitStatus(changes)
+	if most := 3 + int(time.Since(from)/agent.ReportEvery); got > most {
+		t.Errorf("%d changes were told in %d statuses, want at most %d: one each %s", changes, got, most, agent.ReportEvery)
+	}
+}
+
 // follower is a data plane that streams.
 type follower struct {
 	updates chan *subscriber.Update

@@ -201,6 +201,7 @@ func (l *loop) checkHealth(ctx context.Context, e activation.CheckHealth, b *bun
 }
 
 func (l *loop) ack(e activation.Ack) {
+	l.disputed = l.disputed && !e.Kept
 	l.send(func(c *subscriber.Client) {
 		c.Ack(&controlv1.Ack{
 			Epoch: e.Point.Epoch, Version: e.Point.Version, Digest: e.Point.Digest.Bytes(),
@@ -210,6 +211,7 @@ func (l *loop) ack(e activation.Ack) {
 }
 
 func (l *loop) nack(e activation.Nack) {
+	l.disputed = true
 	l.metrics.nacks.WithLabelValues(string(e.Reason.Code)).Inc()
 	l.log.Warn("content refused", "version", e.Point.Version, "epoch", e.Point.Epoch, "code", e.Reason.Code, "resource", e.Reason.Resource, "reason", e.Reason.Message)
 	if e.Reason.Code == fault.CodeEquivocation {

@@ -148,6 +148,9 @@ type testHub struct {
 	accepted *controlv1.Accepted
 	wakes    map[*hubSession]func()
 	stop     func()
+	statuses int               // taken
+	status   *controlv1.Status // the last one
+	reported chan struct{}     // holds one while a status came that nobody looked at
 }
 
 func newSigner(t testing.TB) *sign.Signer {
@@ -169,7 +172,7 @@ func newHub(t testing.TB) *testHub {
 		t: t, ca: newCA(t), keys: [2]*sign.Signer{newSigner(t), newSigner(t)}, signer: newSigner(t),
 		acks: make(chan *controlv1.Ack, 100), nacks: make(chan *controlv1.Nack, 100),
 		joins: make(chan *identityv1.JoinRequest, 100), renew: make(chan struct{}, 100),
-		feed: feed.New("view-1", feed.Options{}), wakes: make(map[*hubSession]func()),
+		feed: feed.New("view-1", feed.Options{}), wakes: make(map[*hubSession]func()), reported: make(chan struct{}, 1),
 		accepted: &controlv1.Accepted{Hub: "hub1", Domain: domain, View: "view-1", FreshnessInterval: durationpb.New(10 * time.Second)},
 	}
 	expires := time.Now().Add(24 * time.Hour)
@@ -279,9 +282,18 @@ func (s *hubSession) Offer() distribution.Offer {
 	defer s.hub.mu.Unlock()
 	return distribution.Offer{Accepted: s.hub.accepted, Feed: s.hub.feed, Trust: s.hub.anchors}
 }
-func (s *hubSession) Acked(a *controlv1.Ack)     { s.hub.acks <- a }
-func (s *hubSession) Nacked(n *controlv1.Nack)   { s.hub.nacks <- n }
-func (s *hubSession) Reported(*controlv1.Status) {}
+func (s *hubSession) Acked(a *controlv1.Ack)   { s.hub.acks <- a }
+func (s *hubSession) Nacked(n *controlv1.Nack) { s.hub.nacks <- n }
+func (s *hubSession) Reported(r *controlv1.Status) {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	s.hub.statuses++
+	s.hub.status = r
+	select {
+	case s.hub.reported <- struct{}{}:
+	default:
+	}
+}
 func (s *hubSession) Close(error) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
@@ -376,6 +388,26 @@ func (h *testHub) awaitAck(version uint64, kept bool) {
 			h.t.Fatalf("version %d was refused: %s %s", n.GetVersion(), n.GetCode(), n.GetMessage())
 		case <-deadline:
 			h.t.Fatalf("no ack of version %d", version)
+		}
+	}
+}
+
+// awaitStatus waits until the last status names a version as active, and gives how
+// many there were.
+func (h *testHub) awaitStatus(version uint64) int {
+	h.t.Helper()
+	deadline := time.After(patience)
+	for {
+		h.mu.Lock()
+		n, s := h.statuses, h.status
+		h.mu.Unlock()
+		if s.GetActive().GetVersion() == version {
+			return n
+		}
+		select {
+		case <-h.reported:
+		case <-deadline:
+			h.t.Fatalf("the last status is %v, want one that has version %d active", s, version)
 		}
 	}
 }

@@ -62,9 +62,19 @@ type loop struct {
 	busy      bool
 	done      chan message // answer of the worker
 	wg        sync.WaitGroup
-	reported  *controlv1.Status
 	isSettled bool
+
+	reported   *controlv1.Status
+	reportedAt time.Time
+	unreported bool // the status has changed since, and waits for reportEvery to pass
+	// disputed: a version was refused, and none kept since. What the next update can
+	// stand on, and whether an ack means anything, the hub then takes from statuses.
+	disputed bool
 }
+
+// reportEvery is the least time between two statuses. They are levels: of a change that
+// takes less, the hub hears the ack and one status, not each step.
+const reportEvery = 250 * time.Millisecond
 
 // loop runs until ctx ends; then it leaves the store as after a clean stop.
 func (a *Agent) loop(ctx context.Context) error {
@@ -164,6 +174,9 @@ func (l *loop) untilTick() time.Duration {
 		if !t.IsZero() && (t.After(now) || t.Equal(l.machine.Deadline())) {
 			wait = min(wait, max(t.Sub(now), 0))
 		}
+	}
+	if l.unreported {
+		wait = min(wait, max(l.reportedAt.Add(reportEvery).Sub(now), 0))
 	}
 	return wait
 }
@@ -275,8 +288,10 @@ func (l *loop) publish(now time.Time) {
 		close(l.settled)
 	}
 	status := l.status(s.report)
-	if l.reported == nil || !sameStatus(l.reported, status) {
-		l.reported = status
+	changed := l.reported == nil || !sameStatus(l.reported, status)
+	l.unreported = changed && !l.disputed && now.Before(l.reportedAt.Add(reportEvery))
+	if changed && !l.unreported {
+		l.reported, l.reportedAt = status, now
 		l.report(status)
 	}
 }

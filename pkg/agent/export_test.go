@@ -1,0 +1,4 @@
+package agent
+
+// ReportEvery is the time between statuses.
+const ReportEvery = reportEvery
