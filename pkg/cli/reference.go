@@ -57,8 +57,8 @@ directory; paths in the file are relative to it:
       keyFile: admin.key
 
 A hub may be several, of one domain, separated by commas: ` + "`hub: 10.0.0.1:8443,10.0.0.2:8443`" + `, and likewise in --hub and MESHKIT_HUB. The
-first that a connection comes about to is asked; when it is lost, they are tried again in that order. Each is checked to be a hub of
-the domain. ` + "`meshctl context sync`" + ` takes the addresses of the domain's hubs into a context; no other command changes them.
+first that a connection comes about to is asked; when it is lost, or that hub is starting, they are tried again in that order.
+Each is checked to be a hub of the domain. ` + "`meshctl context sync`" + ` takes the addresses of the domain's hubs into a context; no other command changes them.
 
 When nothing names a hub and there are no contexts, the hub that ` + "`meshhub init --data ./hub`" + ` made in the working directory
 is used (hub/admin/context.yaml or admin/context.yaml, if the caller owns it and no one else may write it), and a note says so.

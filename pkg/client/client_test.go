@@ -41,6 +41,13 @@ type hub struct {
 	ids     []string
 }
 
+// will sets what the next calls are answered.
+func (h *hub) will(answers ...error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.answers = answers
+}
+
 func (h *hub) next(id string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -59,6 +66,13 @@ func (h *hub) Apply(_ context.Context, r *adminv1.ApplyRequest) (*adminv1.ApplyR
 
 func (h *hub) GetDomain(context.Context, *adminv1.GetDomainRequest) (*adminv1.GetDomainResponse, error) {
 	return &adminv1.GetDomainResponse{}, h.next("")
+}
+
+func (h *hub) Watch(_ *adminv1.WatchRequest, s adminv1.ResourceService_WatchServer) error {
+	if err := h.next(""); err != nil {
+		return err
+	}
+	return s.Send(&adminv1.WatchResponse{})
 }
 
 func (h *hub) RevokeToken(_ context.Context, r *adminv1.RevokeTokenRequest) (*adminv1.RevokeTokenResponse, error) {

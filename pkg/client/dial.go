@@ -20,8 +20,8 @@ import (
 // Config says which hub, and who is calling.
 type Config struct {
 	// Hub is host:port, or several of hubs of one domain, separated by commas: the first
-	// that a connection comes about to is asked, and when it is lost, they are tried again
-	// in that order.
+	// that a connection comes about to is asked, and when it is lost, or that hub is starting,
+	// they are tried again in that order.
 	Hub string
 	// Domain, when set, is the one that the hub's certificate must be of;
 	// otherwise it is the domain of the client certificate.
@@ -46,6 +46,7 @@ func Dial(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	chosen := &choice{addresses: hubs, passed: make(map[string]bool)}
 	want := func(id identity.ID) error {
 		if err := mtls.AnyHub(id); err != nil {
 			return err
@@ -53,13 +54,13 @@ func Dial(cfg Config) (*Client, error) {
 		if domain := cmp.Or(cfg.Domain, source.ID().Domain); id.Domain != domain {
 			return fault.New(fault.CodeHandshake, "spiffe id %s is not of domain %q", id, domain)
 		}
-		return nil
+		return chosen.want(id)
 	}
 	limit := resource.DefaultLimits().AdminMessageBytes
 	options := append(wire.DialOptions(wire.DialConfig{ReceiveBytes: limit, SendBytes: limit, UserAgent: "meshctl/" + version.Version()}),
 		grpc.WithTransportCredentials(credentials.NewTLS(mtls.ClientConfig(source, want))), grpc.WithStatsHandler(StatsHandler()),
-		grpc.WithChainUnaryInterceptor(cfg.consistentUnary), grpc.WithChainStreamInterceptor(cfg.consistentStream))
-	conn, err := grpc.NewClient(hubScheme+":///"+hubs[0], append(options, grpc.WithResolvers(hubResolver(hubs)))...)
+		grpc.WithChainUnaryInterceptor(cfg.consistentUnary, chosen.unary), grpc.WithChainStreamInterceptor(cfg.consistentStream, chosen.stream))
+	conn, err := grpc.NewClient(hubScheme+":///"+hubs[0], append(options, grpc.WithResolvers(chosen))...)
 	if err != nil {
 		return nil, fault.New(fault.CodeConfig, "hub address %q: %w", cfg.Hub, err)
 	}

@@ -92,17 +92,86 @@ func TestTheNextHubIsAskedWhenOneIsGone(t *testing.T) {
 	if _, err := c.Apply(t.Context(), &adminv1.ApplyRequest{RequestId: "one"}); err != nil {
 		t.Fatal(err)
 	}
-	// A stream finds the other one as well, which has no such method here.
-	if err := r.dial(t).Watch(t.Context(), Selection{}, func(*adminv1.WatchResponse) error { return nil }); err == nil || errors.Is(err, fault.CodeUnreachable) {
+	// A stream finds the other one as well.
+	if err := r.dial(t).Watch(t.Context(), Selection{}, func(*adminv1.WatchResponse) error { return nil }); err != nil {
 		t.Errorf("a stream: %v", err)
 	}
-	if got := r.asked(); !slices.Equal(got, []int{0, 1, 1}) {
+	if got := r.asked(); !slices.Equal(got, []int{0, 1, 2}) {
 		t.Errorf("asked %v times", got)
 	}
 	r.servers[2].Stop()
 	_, err := c.Domain(t.Context())
 	if !errors.Is(err, fault.CodeUnreachable) || !strings.Contains(err.Error(), "none of the hubs "+strings.Join(r.addresses, ",")) {
 		t.Errorf("with none left: %v", err)
+	}
+}
+
+// A hub that is starting takes connections and cannot serve: the others can. It did
+// nothing, so a write that may be sent once only is sent to the next as well.
+func TestTheNextHubIsAskedWhileOneIsStarting(t *testing.T) {
+	starting := fault.New(fault.CodeHubStarting, "the hub is still reading its log")
+	ids := []string{"spiffe://demo/hub/hub1", "spiffe://demo/hub/hub2", "spiffe://demo/hub/hub3"}
+	for name, call := range map[string]func(*Client) error{
+		"read": func(c *Client) error { _, err := c.Domain(t.Context()); return err },
+		"write": func(c *Client) error {
+			_, err := c.Apply(t.Context(), &adminv1.ApplyRequest{RequestId: "one"})
+			return err
+		},
+		"once": func(c *Client) error { _, err := c.RevokeToken(t.Context(), "t1"); return err },
+		"stream": func(c *Client) error {
+			return c.Watch(t.Context(), Selection{}, func(*adminv1.WatchResponse) error { return nil })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRing(t, ids...)
+			r.hubs[0].will(starting)
+			r.hubs[1].will(starting)
+			c := r.dial(t)
+			if err := call(c); err != nil {
+				t.Fatal(err)
+			}
+			if err := call(c); err != nil { // and stays with the one that served
+				t.Fatal(err)
+			}
+			if got := r.asked(); !slices.Equal(got, []int{1, 1, 2}) {
+				t.Errorf("asked %v times", got)
+			}
+			r.servers[2].Stop() // those that were passed over have started meanwhile
+			if _, err := c.Domain(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := r.asked(); !slices.Equal(got, []int{2, 1, 2}) {
+				t.Errorf("asked %v times once the third was gone", got)
+			}
+		})
+	}
+}
+
+func TestWhileAllHubsAreStartingThatIsSaid(t *testing.T) {
+	starting := fault.New(fault.CodeHubStarting, "the hub is still reading its log")
+	r := newRing(t, "spiffe://demo/hub/hub1", "spiffe://demo/hub/hub2", "spiffe://demo/hub/hub3")
+	r.hubs[0].will(slices.Repeat([]error{starting}, 100)...)
+	r.servers[1].Stop()
+	r.servers[2].Stop()
+	if _, err := r.dial(t).Domain(t.Context()); !errors.Is(err, fault.CodeHubStarting) || !strings.Contains(fault.RemedyOf(err), "Wait") {
+		t.Errorf("with the others gone: %v: %q", err, fault.RemedyOf(err))
+	}
+	r = newRing(t, "spiffe://demo/hub/hub1", "spiffe://demo/hub/hub2")
+	r.hubs[0].will(slices.Repeat([]error{starting}, 100)...)
+	r.hubs[1].will(slices.Repeat([]error{starting}, 100)...)
+	if _, err := r.dial(t).Domain(t.Context()); !errors.Is(err, fault.CodeHubStarting) {
+		t.Errorf("both starting: %v", err)
+	}
+	r.hubs[0].will(starting)
+	r.hubs[1].will(starting)
+	if _, err := r.dial(t).Domain(t.Context()); err != nil {
+		t.Errorf("both started while they were asked: %v", err)
+	}
+	// One alone is asked again, as before.
+	r = newRing(t, "spiffe://demo/hub/hub1")
+	r.hubs[0].will(starting)
+	if _, err := r.dial(t).Domain(t.Context()); err != nil {
+		t.Errorf("one alone: %v", err)
 	}
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 
 	"google.golang.org/grpc"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
+	"github.com/meshkit/meshkit/pkg/fault"
 )
 
 // Selection says which resources a list or watch is about. Empty fields select
@@ -80,24 +82,35 @@ func (c *Client) Simulate(ctx context.Context, req *adminv1.SimulateRequest) (*a
 }
 
 // receive runs a server stream through f. A stream that ends well ends receive
-// without an error.
+// without an error. Of several hubs the next is asked when one is starting.
 func receive[Req, Resp any](ctx context.Context, c *Client, open func(context.Context, *Req, ...grpc.CallOption) (grpc.ServerStreamingClient[Resp], error), req *Req, f func(*Resp) error) error {
+	for others := strings.Count(c.hub, ","); ; others-- {
+		got, err := receiveOnce(ctx, c, open, req, f)
+		if got || others <= 0 || !errors.Is(err, fault.CodeHubStarting) {
+			return err
+		}
+	}
+}
+
+// receiveOnce opens the stream once; got tells whether anything came of it.
+func receiveOnce[Req, Resp any](ctx context.Context, c *Client, open func(context.Context, *Req, ...grpc.CallOption) (grpc.ServerStreamingClient[Resp], error), req *Req, f func(*Resp) error) (got bool, _ error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // releases the stream when f gives up
 	stream, err := open(ctx, req)
 	if err != nil {
-		return c.explain(err, read, false)
+		return false, c.explain(err, read, false)
 	}
 	for {
 		msg, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return got, nil
 		}
 		if err != nil {
-			return c.explain(err, read, true)
+			return got, c.explain(err, read, true)
 		}
+		got = true
 		if err := f(msg); err != nil {
-			return err
+			return got, err
 		}
 	}
 }

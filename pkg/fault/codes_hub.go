@@ -46,6 +46,7 @@ const (
 	CodeHubDropped       Code = "MK6065"
 	CodeKeysetEnding     Code = "MK6066"
 	CodeRingSplit        Code = "MK6067"
+	CodeHubStarting      Code = "MK6086"
 	CodeStoreNotShared   Code = "MK6068"
 	CodeHubDirectoryUsed Code = "MK6069"
 	CodeJoinRefused      Code = "MK6072"
@@ -60,6 +61,7 @@ var hubCodes = []Entry{
 	{CodeBadEntry, Corrupt, "log entry cannot be applied", "An entry of the log is malformed, or says something that contradicts the entries before it. The hub serves the state before that entry, read-only, rather than guess.", "Compare the log with another hub's or a backup; a hub of a newer release may be able to read it (`meshhub --version`)."},
 	{CodeBadSnapshot, Corrupt, "snapshot cannot be read", "A stored snapshot of the state is truncated or damaged. The log behind it may have been trimmed.", "Restore the data directory from a backup, or from another hub of the domain."},
 	{CodeReadOnly, Unavailable, "hub is read-only", "The hub serves reads and streams, and cannot write to its store: the disk is full or failing, the store is away, or the log has an entry that cannot be applied. /readyz says which.", "`meshctl get hubs` says what is wrong with each hub: free space, or mend the store. Writing resumes by itself, except after damage to the log (MK1004, MK1005, MK6001): then restart the hub once that is mended."},
+	{CodeHubStarting, Unavailable, "hub is starting", "The hub was started and has not read the domain's log yet: it cannot answer for the domain. Nothing was done.", "Wait: it serves once it has read the log, as a rule within seconds. The other hubs of the domain serve meanwhile: name them too (--hub HOST:PORT,HOST:PORT; `meshctl context sync`), and the next one is asked. If it lasts, /readyz and the hub's log say what it waits for."},
 	{CodeNotLeader, Unavailable, "hub is not the leader", "This hub does not hold the domain's lease at the moment, so it can commit nothing.", "Retry in a moment with the same request id; `meshctl get hubs` shows the leader."},
 	{CodeRequestIDReused, Invalid, "request id used for another request", "A request id names one request. This one was committed before with other content or by another caller.", "Use a fresh request id (a UUID) for a new request."},
 	{CodeBaseMoved, Conflict, "the mesh has moved since it was planned", "The change was planned against an older version of the mesh; another change was committed in between.", "Run `meshctl plan` again, look at the difference, and apply the new plan."},

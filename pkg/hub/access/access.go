@@ -223,7 +223,7 @@ func signedBy(chain []*x509.Certificate, issuer string) bool {
 func (g *Guard) listed(hub string) (bool, error) {
 	listed, known := g.Listed(hub)
 	if !known {
-		return false, fault.New(fault.CodeReadOnly, "the hub is still reading its log")
+		return false, fault.New(fault.CodeHubStarting, "the hub is still reading its log")
 	}
 	return listed, nil
 }
@@ -233,7 +233,7 @@ func (g *Guard) listed(hub string) (bool, error) {
 func (g *Guard) member(ctx context.Context, id identity.ID) error {
 	s := g.Members()
 	if s == nil {
-		return fault.New(fault.CodeReadOnly, "the hub is still reading its log")
+		return fault.New(fault.CodeHubStarting, "the hub is still reading its log")
 	}
 	n, ok := s.Node(id.Name)
 	if !ok {

@@ -18,6 +18,7 @@ import (
 	relay "github.com/meshkit/meshkit/pkg/api/omnirelay/control"
 	mesh "github.com/meshkit/meshkit/pkg/api/omnirelay/mesh/control/v1"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/identity"
 	"github.com/meshkit/meshkit/pkg/state"
 )
 
@@ -111,6 +112,19 @@ func TestNobodyOfAnotherDomainIsLetIn(t *testing.T) {
 		}
 		if err := g.Check(as(t, "spiffe://eu-west/operator/admin"), m); fault.CodeOf(err) != fault.CodePeerDomain {
 			t.Errorf("%s for one of another domain: %v", m, err)
+		}
+	}
+}
+
+// A hub that has just been started is not one that cannot write: it is waited for, and a
+// client goes on to the next.
+func TestAHubThatReadsItsLogSaysThatItIsStarting(t *testing.T) {
+	g := &Guard{Domain: "demo", Members: func() *state.State { return nil }, Listed: func(string) (bool, bool) { return false, false }}
+	_, listed := g.listed("hub1")
+	node := g.member(t.Context(), identity.ID{Domain: "demo", Kind: identity.Node, Name: "n1"})
+	for who, err := range map[string]error{"a hub": listed, "a node": node} {
+		if fault.CodeOf(err) != fault.CodeHubStarting || !strings.Contains(fault.RemedyOf(err), "Wait") {
+			t.Errorf("%s is told %v: %s", who, err, fault.RemedyOf(err))
 		}
 	}
 }

@@ -92,7 +92,10 @@ type base struct {
 func (b *base) current() (*replica.Current, error) {
 	cur := b.Replica.Current()
 	if cur == nil || cur.State.Seq() == 0 {
-		return nil, fault.New(fault.CodeReadOnly, "the hub is still reading its log")
+		if err := b.Replica.Away(); err != nil {
+			return nil, err // why it cannot read on, where that is known
+		}
+		return nil, fault.New(fault.CodeHubStarting, "the hub is still reading its log")
 	}
 	return cur, nil
 }

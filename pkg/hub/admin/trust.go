@@ -25,7 +25,7 @@ func NewTrust(opt Options) *Trust { return &Trust{base: &base{Options: opt}} }
 func (s *Trust) GetTrust(context.Context, *adminv1.GetTrustRequest) (*adminv1.GetTrustResponse, error) {
 	f := s.Keys.Current()
 	if f == nil {
-		return nil, fault.New(fault.CodeReadOnly, "the hub is still reading its log")
+		return nil, fault.New(fault.CodeHubStarting, "the hub is still reading its log")
 	}
 	root := f.Anchors.Root()
 	out := &adminv1.GetTrustResponse{

@@ -257,7 +257,7 @@ func (r *Replica) Away() error {
 	case r.trouble != nil:
 		return readOnly("the store cannot be used", r.trouble)
 	case !r.isReady():
-		return fault.New(fault.CodeReadOnly, "the log is still being read")
+		return fault.New(fault.CodeHubStarting, "hub %s is still reading its log", r.opt.Holder.Name)
 	}
 	return nil
 }
