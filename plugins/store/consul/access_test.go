@@ -153,6 +153,50 @@ func TestTheDocumentedPolicyIsWhatAHubNeeds(t *testing.T) {
 	}
 }
 
+// A token that may lock and not write is no other writer: Consul names the operation that
+// it forbids, which is the head's, and a conflict over the head looks alike.
+func TestATokenThatMayNotWriteIsNotTakenForAnotherWriter(t *testing.T) {
+	t.Parallel()
+	s := denying(t)
+	policy := documentedPolicy(t)
+	lockOnly := strings.Replace(policy, "}\n", "}\nkey \"meshkit/eu-west/leader\" {\n  policy = \"write\"\n}\n", 1)
+	lockOnly = strings.Replace(lockOnly, "key_prefix \"meshkit/eu-west/\" {\n  policy = \"write\"", "key_prefix \"meshkit/eu-west/\" {\n  policy = \"read\"", 1)
+	refused := func(doing string, began time.Time, err error) {
+		t.Helper()
+		if fault.CodeOf(err) != fault.CodeStoreUnavailable || !strings.Contains(err.Error(), "refuses the ACL token") || fault.RemedyOf(err) != tokenRemedy {
+			t.Errorf("%s: %v: %q", doing, err, fault.RemedyOf(err))
+		}
+		if took := time.Since(began); took > reportAfter {
+			t.Errorf("%s: told after %s", doing, took)
+		}
+	}
+	began := time.Now()
+	refused("a term", began, use(t, Config{Address: s.HTTP, Domain: "eu-west", Token: newToken(t, s, "lock-only", lockOnly).SecretID}))
+
+	acl := s.Client().ACL()
+	p, _, err := acl.PolicyCreate(&api.ACLPolicy{Name: "changing", Rules: policy}, nil)
+	ok(t, err)
+	token, _, err := acl.TokenCreate(&api.ACLToken{Policies: []*api.ACLTokenPolicyLink{{ID: p.ID}}}, nil)
+	ok(t, err)
+	l, err := store.Open(bounded(t), open(t, Config{Address: s.HTTP, Token: token.SecretID}), store.Options{})
+	ok(t, err)
+	defer l.Close()
+	tenure, err := l.Campaign(bounded(t), store.Holder{Name: "hub"})
+	ok(t, err)
+	submit := func() error {
+		_, err := tenure.Submit(bounded(t), func(store.Position) (store.Draft, error) {
+			return store.Draft{Kind: "Test", Time: time.Unix(1, 0), Payload: []byte("x")}, nil
+		})
+		return err
+	}
+	ok(t, submit())
+	p.Rules = lockOnly
+	_, _, err = acl.PolicyUpdate(p, nil)
+	ok(t, err)
+	began = time.Now()
+	refused("an entry", began, submit())
+}
+
 // TestATokenIsReplacedWithoutARestart changes the file while the lease is held, and
 // deletes the old token: writes go on, and so does the health check.
 func TestATokenIsReplacedWithoutARestart(t *testing.T) {

@@ -3,6 +3,7 @@ package consul
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"time"
 
@@ -166,7 +167,8 @@ func (d *Driver) putChunk(ctx context.Context, doing, key string, part []byte) e
 }
 
 // txn runs a transaction that writes. It gives the index at which it was
-// applied, or the first operation that had it rolled back.
+// applied, or the first operation that had it rolled back. A token that may not do one of
+// them is an error.
 func (d *Driver) txn(ctx context.Context, doing string, ops []*api.TxnOp) (uint64, *api.TxnError, error) {
 	done, resp, _, err := d.client.Txn().Txn(ops, d.query(ctx, false))
 	if err != nil {
@@ -177,7 +179,12 @@ func (d *Driver) txn(ctx context.Context, doing string, ops []*api.TxnOp) (uint6
 			return 0, nil, fmt.Errorf("%s: the outcome is not known: Consul refused without a reason", doing)
 		}
 		first := resp.Errors[0]
-		for _, e := range resp.Errors[1:] {
+		for _, e := range resp.Errors {
+			// The ACL is asked before anything is tried: that operation says nothing of
+			// its key.
+			if err := d.refused(doing, errors.New(e.What)); err != nil {
+				return 0, nil, err
+			}
 			if e.OpIndex < first.OpIndex {
 				first = e
 			}
