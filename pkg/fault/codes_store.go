@@ -23,6 +23,7 @@ const (
 	CodeTenureOpen       Code = "MK1019"
 	CodeLogWentBack      Code = "MK1020"
 	CodeLossNotAsStated  Code = "MK1021"
+	CodeStoreRemains     Code = "MK6087"
 )
 
 var storeCodes = []Entry{
@@ -46,5 +47,6 @@ var storeCodes = []Entry{
 	{CodeStoreMissing, NotFound, "store missing", "The store's file does not exist.", "Correct the data directory, or create a domain with `meshhub init`."},
 	{CodeTenureOpen, AlreadyExists, "already leading", "This program already holds the lease, or is asking for it.", "Resign the tenure before campaigning again."},
 	{CodeLogWentBack, Corrupt, "log went back", "The store holds an older or another log than a hub has seen: it was restored from a snapshot, or its keys were edited or deleted. Hubs serve the last good state, read-only, and write nothing on top; agents keep what they have.", "Do not restart hubs that still run: they hold what was lost. Restore the newest copy of the store if there is one; otherwise accept the loss with `meshhub store accept --config FILE`. See docs/runbooks/consul.md."},
+	{CodeStoreRemains, Conflict, "store has remains of a domain", "A domain of that name was in the store, and its log was emptied while a hub of it ran, which left word of what it had seen. A new domain of that name would be taken for that one after it lost its log, and no hub of it would start.", "If the former domain is given up for good, stop its hubs, remove what is left of it (docs/runbooks/consul.md, Remove a domain), and run the command again; or give another --domain or --store."},
 	{CodeLossNotAsStated, Conflict, "loss not confirmed", "`meshhub store accept` gives up entries of the log that hubs have seen. The number that was confirmed is not the number that would be lost.", "Look at what is lost, which the command prints, save what the running hubs still serve, and run it again with the number that it names."},
 }

@@ -85,3 +85,21 @@ func (l *Log) Alarms(ctx context.Context) ([]Mark, error) {
 	}
 	return out, nil
 }
+
+// Unused tells whether the store has nothing of a domain's log: CodeStoreRemains if a hub
+// raised an alarm, by which it has seen entries of one that is empty now. Whether that
+// domain was given up, or is to have its log back, only a person knows; and a hub of it
+// that still runs would raise the alarm again over a log that is another.
+func (l *Log) Unused(ctx context.Context) error {
+	marks, err := l.Alarms(ctx)
+	if err != nil || len(marks) == 0 {
+		return err
+	}
+	m := marks[0]
+	how := "remove all that is left of it there"
+	if d, ok := l.driver.(Removable); ok {
+		how = "`" + d.Removal() + "`"
+	}
+	return fault.New(fault.CodeStoreRemains, "hub %s has seen entry %d of term %d of a domain of this name, whose log is empty now", m.Hub, m.Seq, m.Term).
+		WithRemedy("If that domain is given up for good: stop its hubs, then %s, and run this again. If it is not, put its log back from a backup; no new domain takes its place. Another name or store is free of it.", how)
+}

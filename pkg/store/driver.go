@@ -207,3 +207,10 @@ type Placed interface {
 	// Place tells people where entry seq lies, and what to do when it is damaged.
 	Place(seq uint64) (where, remedy string)
 }
+
+// Removable is what a Driver implements whose engine is shared, and keeps what it has of a
+// domain until somebody removes it.
+type Removable interface {
+	// Removal is the command by which a person removes all of this domain for good.
+	Removal() string
+}

@@ -14,6 +14,7 @@ import (
 )
 
 // Genesis writes a domain's first entry into an empty log. CodeInitNotEmpty: it has one.
+// CodeStoreRemains: it is that of a domain which was lost or removed while a hub ran.
 // begun tells after another error whether the entry may be in the log nevertheless.
 func Genesis(ctx context.Context, l *store.Log, holder store.Holder, author string, now time.Time, first *logv1.DomainCreated) (begun bool, err error) {
 	used := func(entries uint64) error {
@@ -27,6 +28,9 @@ func Genesis(ctx context.Context, l *store.Log, holder store.Holder, author stri
 	}
 	if head.Seq > 0 {
 		return false, used(head.Seq)
+	}
+	if err := l.Unused(ctx); err != nil {
+		return false, err
 	}
 	tenure, err := l.Campaign(ctx, holder)
 	if err != nil {

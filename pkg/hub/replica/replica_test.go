@@ -38,6 +38,38 @@ func domain(t *testing.T) *memstore.Server {
 	return s
 }
 
+// A domain whose log was emptied while a hub of it ran is not begun anew: that hub's alarm
+// is there, and may be raised again. Nothing is made, not even a term.
+func TestNoDomainBeginsWhereAHubHasSeenAnother(t *testing.T) {
+	s := memstore.New(memstore.Options{})
+	l, err := store.Open(t.Context(), s.Driver(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	mark := store.MarkOf("old", store.Head{Position: store.Position{Seq: 42, Term: 7}})
+	if err := l.RaiseAlarm(t.Context(), mark); err != nil {
+		t.Fatal(err)
+	}
+	genesis := func() (bool, error) {
+		first := &logv1.DomainCreated{Domain: "d", Root: []byte("r"), Keyset: []byte("k")}
+		return Genesis(t.Context(), l, store.Holder{Name: "h"}, "spiffe://d/hub/h", time.Now(), first)
+	}
+	begun, err := genesis()
+	if begun || !errors.Is(err, fault.CodeStoreRemains) || !strings.Contains(err.Error(), "hub old has seen entry 42 of term 7") || !strings.Contains(fault.RemedyOf(err), "stop its hubs") {
+		t.Fatalf("begun %t: %v: %q", begun, err, fault.RemedyOf(err))
+	}
+	if _, term, err := l.Leader(t.Context()); term != 0 {
+		t.Errorf("the refused domain has term %d, %v", term, err)
+	}
+	if err := l.ClearAlarm(t.Context(), mark.Hub); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := genesis(); err != nil {
+		t.Errorf("once that was removed: %v", err)
+	}
+}
+
 func options(s *memstore.Server, wrap func(store.Driver) store.Driver) Options {
 	return Options{
 		Domain: "d", Holder: store.Holder{Name: "h"}, Author: "spiffe://d/hub/h", Probe: 10 * time.Millisecond,

@@ -89,6 +89,17 @@ func (d *Driver) Place(seq uint64) (where, remedy string) {
 	return "Consul key " + d.entryKey(seq) + ", or the nearest before it, is damaged", d.mend()
 }
 
+// Removal implements store.Removable.
+func (d *Driver) Removal() string {
+	command := "consul kv delete -recurse"
+	for _, o := range [][2]string{{"datacenter", d.cfg.Datacenter}, {"namespace", d.cfg.Namespace}, {"partition", d.cfg.Partition}} {
+		if o[1] != "" {
+			command += " -" + o[0] + "=" + o[1]
+		}
+	}
+	return command + " " + d.root
+}
+
 func (d *Driver) headKey() string               { return d.root + "head" }
 func (d *Driver) fillingKey() string            { return d.root + "filling" }
 func (d *Driver) leaderKey() string             { return d.root + "leader" }
