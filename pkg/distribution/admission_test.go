@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,9 +172,12 @@ func TestOneNodeCannotUseUpTheAdmissionOfOthers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = drainUntilEnd(s)
+			notices, err := drainUntilEnd(s)
 			if !errors.Is(err, fault.CodeAdmission) {
 				t.Fatalf("ended with %v (%s), want %s", err, fault.CodeOf(err), fault.CodeAdmission)
+			}
+			if len(notices) != 1 || !strings.Contains(notices[0].GetRemediation(), "Look on node evil") {
+				t.Fatalf("told %v: the hub's own rate has nothing to do with it", notices)
 			}
 			if wait, ok := wire.RetryAfter(err); !ok || wait < distribution.MinRetry {
 				t.Fatalf("told to come back after %s", wait)

@@ -164,7 +164,7 @@ func (s *Server) Stream(g controlv1.ControlService_StreamServer) error {
 	if !peer.ID.IsZero() {
 		wait, ok := s.pacing.admit(peer.ID.Name, time.Now())
 		if !ok {
-			return s.refuse(g, wire.WithRetry(fault.New(fault.CodeAdmission, "node %s opens more streams than one node may", peer.ID.Name), wait))
+			return s.refuse(g, wire.WithRetry(tooManyOf(peer.ID.Name), wait))
 		}
 		defer s.pacing.leave(peer.ID.Name)
 	}
@@ -181,6 +181,13 @@ func (s *Server) Stream(g controlv1.ControlService_StreamServer) error {
 	s.logEnd(st, err)
 	s.running.Done()
 	return err
+}
+
+// tooManyOf says that a node has used up its own share of streams, which no setting of
+// the hub makes larger.
+func tooManyOf(node string) error {
+	return fault.New(fault.CodeAdmission, "node %s opens more streams than one node may", node).
+		WithRemedy("Look on node %s: several processes use its certificate, or one opens streams again and again (4 may be open, and 1 opened per second). An agent needs one; join further processes under names of their own.", node)
 }
 
 // open admits a stream and takes its place among the others.

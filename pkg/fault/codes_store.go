@@ -29,7 +29,7 @@ const (
 var storeCodes = []Entry{
 	{CodeLeaseLost, Unavailable, "leadership lost", "This hub no longer holds the lease of the domain's log, so it can append nothing. The write was not done.", "Retry: the request goes to the hub that leads now (`meshctl get hubs` shows it)."},
 	{CodeSeqTaken, Conflict, "position taken", "Another entry already stands at the position that an append named. The write was not done.", "Retry with the same request id."},
-	{CodeTrimmed, NotFound, "log trimmed", "The entries asked for were dropped behind a snapshot.", "Start from the newest snapshot; for older history keep more entries (store.retain)."},
+	{CodeTrimmed, NotFound, "log trimmed", "The entries asked for were dropped behind a snapshot.", "Start from the newest snapshot: it holds the outcome of what was dropped."},
 	{CodeChainBroken, Corrupt, "log chain broken", "An entry does not continue the hash chain of the entry before it: the log was altered, or entries are missing.", "Keep the store as evidence, and restore from a copy made before the named sequence number."},
 	{CodeCorrupt, Corrupt, "store damaged", "Bytes in the store fail verification: a bit flip, a truncated file, or an edit by another program. Nothing was read from the damaged part.", "Keep a copy of the store for examination, check the disk (smartctl, dmesg), and restore from a backup or from another hub."},
 	{CodeStoreFull, Exhausted, "store full", "The store has no space left. The write was not done; what was acknowledged before is safe.", "Free space on the store's file system (df -h) and retry: the store goes on by itself."},
