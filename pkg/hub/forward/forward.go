@@ -79,6 +79,13 @@ var methods = map[string]bool{
 // handed are those that a hub hands on to one that it chooses.
 var handed = map[string]bool{"/meshkit.identity.v1.IdentityService/JoinHub": true}
 
+// anyones are those of methods and handed in which a token tells who the caller is, and a
+// certificate nothing.
+var anyones = map[string]bool{
+	"/meshkit.identity.v1.IdentityService/Join":    true,
+	"/meshkit.identity.v1.IdentityService/JoinHub": true,
+}
+
 // moves are those after which another hub leads, and whose answer comes from the
 // one that led.
 var moves = map[string]bool{"/meshkit.admin.v1.RingService/TransferLeadership": true}
@@ -184,12 +191,29 @@ func (f *Forwarder) Accept(ctx context.Context, req any, info *grpc.UnaryServerI
 	}
 	ctx = metadata.NewIncomingContext(ctx, md)
 	ctx = access.WithCaller(ctx, forwardedAddr(first(md.Get(originHeader))), chain)
+	if err := mayName(ctx, by, info.FullMethod); err != nil {
+		return nil, err
+	}
 	ctx = context.WithValue(ctx, forwardedKey{}, true)
 	resp, err := next(ctx, req)
 	if cur := f.opt.Replica.Current(); err == nil && cur != nil {
 		_ = grpc.SetTrailer(ctx, metadata.Pairs(seqTrailer, strconv.FormatUint(cur.State.Seq(), 10)))
 	}
 	return resp, err
+}
+
+// mayName tells whether the hub that forwards may name the caller of ctx:
+//
+//   - operators, nodes, and who has no certificate, in every method; whether such a caller
+//     may call it at all, the guard says
+//   - itself, as a hub, in every method
+//   - another hub only where it does not matter who calls
+func mayName(ctx context.Context, by identity.ID, method string) error {
+	caller, proven := mtls.PeerID(ctx)
+	if !proven || caller.Kind != identity.Hub || caller == by || anyones[method] {
+		return nil
+	}
+	return fault.New(fault.CodeNotPermitted, "%s may not forward %s for %s: a hub calls in its own name", by, method, caller)
 }
 
 func first(s []string) string {
