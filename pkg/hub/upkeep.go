@@ -125,8 +125,16 @@ func (h *Hub) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	config, _, err := h.keys.Signer()
+	if err != nil {
+		return err
+	}
+	proof, err := config.Sign(ctx, join.RenewProof(h.opt.Authority.Pin(), h.opt.Name, csr))
+	if err != nil {
+		return err
+	}
 	info := &grpc.UnaryServerInfo{FullMethod: identityv1.IdentityService_Renew_FullMethodName}
-	answer, err := h.forward.Send(h.asItself(ctx), &identityv1.RenewRequest{Csr: csr}, info, func(ctx context.Context, req any) (any, error) {
+	answer, err := h.forward.Send(h.asItself(ctx), &identityv1.RenewRequest{Csr: csr, ConfigProof: proof}, info, func(ctx context.Context, req any) (any, error) {
 		return h.joinService().Renew(ctx, req.(*identityv1.RenewRequest))
 	})
 	if err != nil {

@@ -402,6 +402,19 @@ func (a *Anchors) Hubs() []HubKey {
 	return out
 }
 
+// VerifyHub checks that a listed key of a hub signed message, of whatever kind. The error
+// has fault.CodeBadSignature.
+func (a *Anchors) VerifyHub(hub string, message, sig []byte) error {
+	if a != nil && a.keyset != nil {
+		for _, k := range a.keyset.keys {
+			if k.Hub == hub && k.public.Verify(message, sig) == nil {
+				return nil
+			}
+		}
+	}
+	return fault.New(fault.CodeBadSignature, "signature does not match a key that the keyset lists for hub %q", hub)
+}
+
 // CABundle is the CA bundle (PEM) that the keyset fixes; do not modify it.
 func (a *Anchors) CABundle() []byte {
 	if a == nil {

@@ -242,9 +242,18 @@ func ParseHub(domain, pin string, in *identityv1.JoinHubRequest) (*hubRequest, e
 
 // HubProof is what a hub signs with its config key to show that it is its own.
 func HubProof(pin, hub, tokenID string) []byte {
+	return proofOf("meshkit hub join", strings.ToLower(pin), hub, tokenID)
+}
+
+// RenewProof is what a hub signs with its config key to get another certificate.
+func RenewProof(pin, hub string, csr []byte) []byte {
+	return proofOf("meshkit hub renew", strings.ToLower(pin), hub, string(csr))
+}
+
+func proofOf(what string, parts ...string) []byte {
 	h := sha256.New()
-	h.Write([]byte("meshkit hub join"))
-	for _, part := range []string{strings.ToLower(pin), hub, tokenID} {
+	h.Write([]byte(what))
+	for _, part := range parts {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part))))
 		h.Write([]byte(part))
 	}

@@ -305,6 +305,13 @@ func (s *Service) Renew(ctx context.Context, in *identityv1.RenewRequest) (*iden
 	if anchors == nil {
 		return nil, notRead()
 	}
+	// What the log has of a hub outlives the hub whose issuing CA signed what was presented.
+	if c.ID.Kind == identity.Hub {
+		proven := RenewProof(s.opt.Authority.Pin(), c.ID.Name, in.GetCsr())
+		if err := anchors.VerifyHub(c.ID.Name, proven, in.GetConfigProof()); err != nil {
+			return nil, fault.New(fault.CodeRenewalUnproven, "renewal of %s: config_proof: %w", c.ID, err)
+		}
+	}
 	issue := ca.Request{CSR: in.GetCsr(), ID: c.ID, TTL: ttl}
 	presented := access.Certificate(ctx)
 	if c.ID.Kind == identity.Hub && presented != nil {

@@ -516,8 +516,13 @@ func (*AdmitHubResponse) Descriptor() ([]byte, []int) {
 }
 
 type RenewRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Csr   []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
+	// Of a hub: the signature of its config key over the SHA-256 of "meshkit hub renew"
+	// and, each with its length as 4 bytes before it, the CA pin, the hub and csr. Any
+	// hub's issuing CA can make a certificate in the name of another; what the log is to
+	// have of a hub, it asks for itself.
+	ConfigProof   []byte `protobuf:"bytes,2,opt,name=config_proof,json=configProof,proto3" json:"config_proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -555,6 +560,13 @@ func (*RenewRequest) Descriptor() ([]byte, []int) {
 func (x *RenewRequest) GetCsr() []byte {
 	if x != nil {
 		return x.Csr
+	}
+	return nil
+}
+
+func (x *RenewRequest) GetConfigProof() []byte {
+	if x != nil {
+		return x.ConfigProof
 	}
 	return nil
 }
@@ -660,9 +672,10 @@ const file_meshkit_identity_v1_identity_proto_rawDesc = "" +
 	"\fissuer_chain\x18\x04 \x03(\fR\vissuerChain\x12\x16\n" +
 	"\x06keyset\x18\x05 \x01(\fR\x06keyset\x12\x1b\n" +
 	"\tca_bundle\x18\x06 \x01(\fR\bcaBundle\"\x12\n" +
-	"\x10AdmitHubResponse\" \n" +
+	"\x10AdmitHubResponse\"C\n" +
 	"\fRenewRequest\x12\x10\n" +
-	"\x03csr\x18\x01 \x01(\fR\x03csr\"Y\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\x12!\n" +
+	"\fconfig_proof\x18\x02 \x01(\fR\vconfigProof\"Y\n" +
 	"\rRenewResponse\x12+\n" +
 	"\x11certificate_chain\x18\x01 \x03(\fR\x10certificateChain\x12\x1b\n" +
 	"\tca_bundle\x18\x02 \x01(\fR\bcaBundle2\xdd\x02\n" +
