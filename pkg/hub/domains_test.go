@@ -3,6 +3,7 @@ package hub_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
@@ -22,6 +23,7 @@ type hosting struct {
 	err     error    // of Create
 	made    bool
 	served  []*adminv1.ServedDomain
+	begun   bool // and was cut short
 }
 
 func (h *hosting) Create(_ context.Context, d admin.NewDomain) (*admin.CreatedDomain, error) {
@@ -43,7 +45,7 @@ func (h *hosting) Adopt(_ context.Context, in *adminv1.AdoptDomainRequest) error
 	return nil
 }
 
-func (h *hosting) Made(string) (made, done bool) { return h.made, h.made }
+func (h *hosting) Made(string) (made, done bool) { return h.made || h.begun, h.made }
 
 func (h *hosting) List() []*adminv1.ServedDomain { return h.served }
 
@@ -166,6 +168,58 @@ func TestTheHubThatMadeADomainGoesOnWithItWhoeverLeads(t *testing.T) {
 	maker.err, in.RequestId = other.err, "r2"
 	_, err = asks(h)
 	wantCode(t, err, fault.CodeDomainExists)
+}
+
+// What one hub began before another made the domain answers nothing while that other one
+// is silent: the operator's key may be for what that one made.
+func TestALeftoverHidesNoSilentMaker(t *testing.T) {
+	d := hubtest.NewDomain(t)
+	exists := fault.New(fault.CodeDomainExists, "it exists")
+	hub1, hub2 := ringOfTwo(t, d, hosts(&hosting{err: exists}))
+	if err := hub1.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	comesAbout(t, "hub2 leads", hub2.Leads)
+	hub3 := hub2.Follower(t, "hub3", hosts(&hosting{err: exists}))
+	if err := hub2.Stop(); err != nil { // which made the domain
+		t.Fatal(err)
+	}
+	comesAbout(t, "hub3 leads", hub3.Leads)
+	d.Start(t, hosts(&hosting{begun: true, err: exists}), at(t, hub1.Address))
+	in := &adminv1.CreateDomainRequest{Domain: "eu-north", Csr: hubtest.CSR(t, hubtest.Key(t), "admin"), RequestId: "r1"}
+	_, err := adminv1.NewDomainServiceClient(hub3.Operator(t)).CreateDomain(t.Context(), in)
+	wantCode(t, err, fault.CodeMakerSilent)
+	if fix := fault.RemedyOf(err); !strings.Contains(fix, "start hub2 ("+hub2.Address+")") {
+		t.Errorf("the remedy is %q", fix)
+	}
+}
+
+// Of two hubs that began a domain, the one goes on whose domain it is, also if it is not
+// the one that is asked first.
+func TestOfHubsThatBeganADomainTheRightOneGoesOn(t *testing.T) {
+	exists := fault.New(fault.CodeDomainExists, "it exists")
+	for _, maker := range []string{hubtest.HubName, "hub2"} {
+		t.Run(maker, func(t *testing.T) {
+			d := hubtest.NewDomain(t)
+			began := func(name string) func(*hub.Options) {
+				if name == maker {
+					return hosts(&hosting{begun: true})
+				}
+				return hosts(&hosting{begun: true, err: exists})
+			}
+			hub1, hub2 := ringOfTwo(t, d, began("hub2"))
+			if err := hub1.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			comesAbout(t, "hub2 leads", hub2.Leads)
+			d.Start(t, began(hubtest.HubName), at(t, hub1.Address))
+			in := &adminv1.CreateDomainRequest{Domain: "eu-north", Csr: hubtest.CSR(t, hubtest.Key(t), "admin"), RequestId: "r1"}
+			r, err := adminv1.NewDomainServiceClient(hub2.Operator(t)).CreateDomain(t.Context(), in)
+			if err != nil || r.GetHub() != maker {
+				t.Errorf("%s went on with it: %v", r.GetHub(), err)
+			}
+		})
+	}
 }
 
 // An operator's transfer holds: the hub that leads then does not hand over to spread

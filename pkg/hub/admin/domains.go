@@ -96,21 +96,34 @@ func (s *Domains) CreateDomain(ctx context.Context, in *adminv1.CreateDomainRequ
 	if in.GetDomain() == s.Domain {
 		return nil, fault.New(fault.CodeDomainExists, "domain %q exists", in.GetDomain())
 	}
-	var silent []string
-	if !in.GetHandedOn() {
-		var maker *peers.Peer
-		if maker, silent = s.maker(ctx, host, in.GetDomain()); maker != nil {
-			return s.handOn(ctx, *maker, in, req)
+	if in.GetHandedOn() {
+		return s.makeHere(ctx, host, in, req)
+	}
+	makers, silent := s.makers(ctx, host, in.GetDomain())
+	var out *adminv1.CreateDomainResponse
+	for _, maker := range makers {
+		if maker == nil {
+			out, err = s.makeHere(ctx, host, in, req)
+		} else {
+			out, err = s.handOn(ctx, *maker, in, req)
+		}
+		if fault.CodeOf(err) != fault.CodeDomainExists {
+			return out, err
 		}
 	}
+	if len(silent) > 0 {
+		return nil, fault.New(fault.CodeMakerSilent, "%w; the hub that made it is none of those that answer: no answer from %s", err, strings.Join(silent, ", ")).
+			WithRemedy("To go on with an earlier try, start %s, and repeat the command as it was printed. For a new domain choose another name.", strings.Join(silent, ", "))
+	}
+	return nil, err
+}
+
+// makeHere makes a domain on this hub, or goes on with it, and has the other hubs join.
+func (s *Domains) makeHere(ctx context.Context, host DomainHost, in *adminv1.CreateDomainRequest, req request) (*adminv1.CreateDomainResponse, error) {
 	others := s.Peers.Others()
 	made, err := host.Create(ctx, NewDomain{
 		Domain: in.GetDomain(), RequestID: in.GetRequestId(), Operator: req.ID.Name, Author: req.Author, CSR: in.GetCsr(),
 	})
-	if fault.CodeOf(err) == fault.CodeDomainExists && len(silent) > 0 {
-		return nil, fault.New(fault.CodeMakerSilent, "%w; the hub that made it is none of those that answer: no answer from %s", err, strings.Join(silent, ", ")).
-			WithRemedy("To go on with an earlier try, start %s, and repeat the command as it was printed. For a new domain choose another name.", strings.Join(silent, ", "))
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -126,12 +139,18 @@ func (s *Domains) CreateDomain(ctx context.Context, in *adminv1.CreateDomainRequ
 	return out, nil
 }
 
-// maker finds the hub that made a domain, or began to; nil: this one, or none that
-// answers. What a crash left on one hub counts less than what another has done since.
-func (s *Domains) maker(ctx context.Context, host DomainHost, domain string) (maker *peers.Peer, silent []string) {
+// makers lists the hubs that may go on with a domain, in the order in which to try them;
+// nil among them is this one, which makes it if nobody has begun. The hub that has made it
+// is the only one. What a crash left counts less: of several that began, one may have gone
+// as far as the domain's log, and the others are told that it exists, also by one of the
+// silent hubs.
+func (s *Domains) makers(ctx context.Context, host DomainHost, domain string) (makers []*peers.Peer, silent []string) {
 	mine, done := host.Made(domain)
 	if done {
-		return nil, nil
+		return []*peers.Peer{nil}, nil
+	}
+	if mine {
+		makers = append(makers, nil)
 	}
 	for _, a := range peers.Ask(ctx, s.Peers, func(ctx context.Context, conn *grpc.ClientConn) (r *adminv1.FindDomainResponse, err error) {
 		err = patiently(ctx, func() error {
@@ -144,21 +163,24 @@ func (s *Domains) maker(ctx context.Context, host DomainHost, domain string) (ma
 		case a.Err != nil:
 			silent = append(silent, fmt.Sprintf("%s (%s)", a.Peer.Hub, a.Peer.Address))
 		case a.Value.GetMade() && a.Value.GetDone():
-			return &a.Peer, nil
-		case a.Value.GetMade() && !mine && maker == nil:
-			maker = &a.Peer
+			return []*peers.Peer{&a.Peer}, nil
+		case a.Value.GetMade():
+			makers = append(makers, &a.Peer)
 		}
 	}
-	return maker, silent
+	if len(makers) == 0 {
+		makers = append(makers, nil)
+	}
+	return makers, silent
 }
 
-// handOn has the hub answer that made the domain, which has its keys. This one leads, and
-// writes into its log that the domain was made.
+// handOn has another hub answer, which made the domain and has its keys. This one leads,
+// and writes into its log that the domain was made.
 func (s *Domains) handOn(ctx context.Context, to peers.Peer, in *adminv1.CreateDomainRequest, req request) (*adminv1.CreateDomainResponse, error) {
 	handed, out := proto.CloneOf(in), &adminv1.CreateDomainResponse{}
 	handed.HandedOn = true
 	if _, err := s.Hand(ctx, to, adminv1.DomainService_CreateDomain_FullMethodName, handed, out); err != nil {
-		return nil, fmt.Errorf("hub %s, which made domain %s: %w", to.Hub, in.GetDomain(), err)
+		return nil, fmt.Errorf("hub %s, which made domain %s or began to: %w", to.Hub, in.GetDomain(), err)
 	}
 	return out, s.recordHosted(ctx, req, in.GetDomain(), out.GetCaPin())
 }
