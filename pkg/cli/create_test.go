@@ -11,6 +11,9 @@ import (
 	"github.com/meshkit/meshkit/pkg/cli/cliutil"
 	"github.com/meshkit/meshkit/pkg/client"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/hubtest"
+	"github.com/meshkit/meshkit/pkg/identity"
+	"github.com/meshkit/meshkit/pkg/mtls"
 )
 
 // TestADomainWhoseMakingFailedCanBeGoneOnWith has every kind of failure: where the key
@@ -71,6 +74,61 @@ func TestADomainWhoseMakingFailedCanBeGoneOnWith(t *testing.T) {
 	s.app.Dial = func(client.Config) (*client.Client, error) { return nil, errors.New("no such file") }
 	s.run(cliutil.ExitError, "domain", "create", "zzz", "--out", out)
 	gone("never asked")
+}
+
+// A hub that refuses need not be the one that had the try before, whose outcome nobody
+// knows: that one may have made the domain for the key.
+func TestTheKeyIsKeptOnceATryOfACommandWasLost(t *testing.T) {
+	answers := []error{fault.New(fault.CodeWriteUnknown, "a leader got the request and did not answer"), fault.New(fault.CodeDomainExists, "it exists")}
+	var ids []string
+	s := newSession(t, &fakeHub{create: func(r *adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error) {
+		ids = append(ids, r.GetRequestId())
+		return nil, answers[min(len(ids), len(answers))-1]
+	}})
+	out := filepath.Join(t.TempDir(), "zzz")
+	s.run(cliutil.ExitError, "domain", "create", "zzz", "--out", out)
+	before, err := os.ReadFile(filepath.Join(out, "admin.key"))
+	if err != nil {
+		t.Fatalf("the key is gone: %v", err)
+	}
+	for _, want := range []string{"it exists", "did not answer", "meshctl domain create zzz --out " + out + " --request-id=" + ids[0]} {
+		if !strings.Contains(s.err.String(), want) {
+			t.Errorf("%q is not said:\n%s", want, s.err)
+		}
+	}
+	s.run(cliutil.ExitError, "domain", "create", "zzz", "--out", out)
+	if after, err := os.ReadFile(filepath.Join(out, "admin.key")); err != nil || string(after) != string(before) || ids[len(ids)-1] != ids[0] {
+		t.Errorf("the same command asks for something else: ids %v, %v", ids, err)
+	}
+}
+
+// The directory of a domain whose making is not done is not taken for another's, whose
+// certificate would be written over its own.
+func TestARequestIDMakesNoDomainInTheDirectoryOfAnother(t *testing.T) {
+	asked := 0
+	s := newSession(t, &fakeHub{create: func(*adminv1.CreateDomainRequest) (*adminv1.CreateDomainResponse, error) {
+		asked++
+		return nil, fault.New(fault.CodeReadOnly, "no quorum")
+	}})
+	out := filepath.Join(t.TempDir(), "zzz")
+	s.run(cliutil.ExitError, "domain", "create", "zzz", "--out", out)
+	before := asked
+	s.run(cliutil.ExitUsage, "domain", "create", "yyy", "--out", out, "--request-id", "r1")
+	if asked != before || !strings.Contains(s.err.String(), `of the making of domain "zzz", not of yyy`) {
+		t.Errorf("asked %d times more:\n%s", asked-before, s.err)
+	}
+	s.run(cliutil.ExitError, "domain", "create", "zzz", "--out", out, "--request-id", "r1")
+
+	done := t.TempDir()
+	files := mtls.Files{Cert: filepath.Join(done, "admin.pem"), Key: filepath.Join(done, "admin.key"), CA: filepath.Join(done, "ca.pem")}
+	if err := hubtest.NewDomain(t).Source(t, identity.Operator, "admin").SaveFiles(files); err != nil {
+		t.Fatal(err)
+	}
+	before = asked
+	s.run(cliutil.ExitUsage, "domain", "create", "yyy", "--out", done, "--request-id", "r1")
+	if asked != before || !strings.Contains(s.err.String(), `admin.pem is of domain "`+hubtest.Name+`", not of yyy`) {
+		t.Errorf("asked %d times more:\n%s", asked-before, s.err)
+	}
 }
 
 // A long problem is cut in the table, and whole where programs and describe read it.

@@ -14,6 +14,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -111,9 +112,31 @@ func call[Req, Resp any](ctx context.Context, c *Client, m manner, f func(contex
 			}
 		}
 		if try == attempts || !repeatable(err, m) || m == read && time.Since(began) > c.patience || waits.Wait(ctx) != nil {
+			if lost != nil && err != lost {
+				err = &afterLoss{err, lost}
+			}
 			return resp, err
 		}
 	}
+}
+
+// afterLoss is how a call ended of which an earlier try has an unknown outcome.
+type afterLoss struct {
+	error
+	lost error
+}
+
+func (e *afterLoss) Unwrap() error { return e.error }
+
+// EarlierTry gives what became of an earlier try of the call that ended with err, if its
+// outcome is not known; nil: there was none such. As a rule what a hub says later of the
+// same request id holds for that one too.
+func EarlierTry(err error) error {
+	var after *afterLoss
+	if errors.As(err, &after) {
+		return after.lost
+	}
+	return nil
 }
 
 func repeatable(err error, m manner) bool {

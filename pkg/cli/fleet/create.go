@@ -82,7 +82,7 @@ func (o *createOptions) run(cmd *cobra.Command, domain string) error {
 		return fault.New(fault.CodeIO, "find %s: %w", o.out, err)
 	}
 	to := mtls.Files{Cert: filepath.Join(dir, "admin.pem"), Key: filepath.Join(dir, "admin.key"), CA: filepath.Join(dir, "ca.pem")}
-	id, err := o.begin(dir, domain, to.Key)
+	id, err := o.begin(dir, domain, to)
 	if err != nil {
 		return err
 	}
@@ -134,26 +134,31 @@ func keep(contexts *cliutil.Contexts, entry cliutil.Context, to mtls.Files, key 
 
 // begin gives the request's id: that of an earlier try, or a new one, which is kept
 // before anything is made or asked.
-func (o *createOptions) begin(dir, domain, key string) (id string, err error) {
+func (o *createOptions) begin(dir, domain string, to mtls.Files) (id string, err error) {
 	path := filepath.Join(dir, creatingName)
 	data, err := durable.ReadFile(durable.OS, path, 4<<10)
 	var before creating
+	if err == nil {
+		if err := json.Unmarshal(data, &before); err != nil || before.Domain != domain || before.RequestID == "" {
+			return "", cliutil.Usagef("%s is of the making of domain %q, not of %s", path, before.Domain, domain).WithRemedy("give another --out; or go on with that domain: meshctl domain create %s", cliutil.ShellQuote(before.Domain))
+		}
+	}
+	if has, err := mtls.LoadFiles(to); err == nil && has.ID().Domain != domain {
+		return "", cliutil.Usagef("%s is of domain %q, not of %s", to.Cert, has.ID().Domain, domain).WithRemedy("give another --out")
+	}
 	switch {
 	case o.requestID != "":
 		o.resumed = true
 		return o.requestID, nil
 	case err == nil:
-		if err := json.Unmarshal(data, &before); err != nil || before.Domain != domain || before.RequestID == "" {
-			return "", cliutil.Usagef("%s is of the making of domain %q, not of %s", path, before.Domain, domain).WithRemedy("give another --out; or go on with that domain: meshctl domain create %s", cliutil.ShellQuote(before.Domain))
-		}
 		o.resumed = true
 		o.app.IO.Notef("going on with the request that was begun in %s", dir)
 		return before.RequestID, nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", fault.New(fault.CodeIO, "read %s: %w", path, err)
 	}
-	if _, err := os.Stat(key); err == nil {
-		return "", cliutil.Usagef("%s exists", key).WithRemedy("give another --out; or, to go on with an earlier try, repeat the command that it printed, with its --request-id")
+	if _, err := os.Stat(to.Key); err == nil {
+		return "", cliutil.Usagef("%s exists", to.Key).WithRemedy("give another --out; or, to go on with an earlier try, repeat the command that it printed, with its --request-id")
 	}
 	before = creating{Domain: domain, RequestID: o.app.NewID()}
 	if data, err = json.Marshal(before); err != nil {
@@ -199,6 +204,10 @@ func (o *createOptions) failed(err error, id, key string) error {
 	switch fault.KindOf(err) {
 	case fault.Unknown, fault.Canceled, fault.Timeout, fault.Unavailable, fault.Internal:
 		return o.again(err, id, key)
+	}
+	// Who refuses need not be the hub that had the earlier try, and made the domain.
+	if lost := client.EarlierTry(err); lost != nil {
+		return o.again(fmt.Errorf("%w; of an earlier try the outcome is not known: %v", err, lost), id, key)
 	}
 	o.dropKey(key)
 	return err
