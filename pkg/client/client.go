@@ -89,7 +89,7 @@ type manner int
 const (
 	read  manner = iota // changes nothing
 	keyed               // a write with a request id
-	once                // a write without one
+	once                // a write without one, or to one hub
 )
 
 // call makes one unary call in the given manner and maps its error.

@@ -35,7 +35,9 @@ import (
 type hub struct {
 	adminv1.UnimplementedResourceServiceServer
 	adminv1.UnimplementedFleetServiceServer
+	adminv1.UnimplementedTrustServiceServer
 
+	dies    func()     // ends the hub in a rotation
 	mu      sync.Mutex // guards what follows
 	answers []error
 	ids     []string
@@ -79,11 +81,21 @@ func (h *hub) RevokeToken(_ context.Context, r *adminv1.RevokeTokenRequest) (*ad
 	return &adminv1.RevokeTokenResponse{}, h.next(r.GetId())
 }
 
+func (h *hub) RotateHubKey(ctx context.Context, r *adminv1.RotateHubKeyRequest) (*adminv1.RotateHubKeyResponse, error) {
+	err := h.next(r.GetRequestId())
+	if h.dies != nil {
+		go h.dies() // takes the connection before there is an answer
+		<-ctx.Done()
+	}
+	return &adminv1.RotateHubKeyResponse{}, err
+}
+
 func serve(t *testing.T, h *hub, l net.Listener, creds credentials.TransportCredentials) *grpc.Server {
 	t.Helper()
 	s := grpc.NewServer(append(wire.ServerOptions(wire.ServerConfig{}), grpc.Creds(creds))...)
 	adminv1.RegisterResourceServiceServer(s, h)
 	adminv1.RegisterFleetServiceServer(s, h)
+	adminv1.RegisterTrustServiceServer(s, h)
 	go s.Serve(l) // ends with Stop
 	t.Cleanup(s.Stop)
 	return s

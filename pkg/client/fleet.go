@@ -77,9 +77,10 @@ func (c *Client) Trust(ctx context.Context) (*adminv1.GetTrustResponse, error) {
 	return call(ctx, c, read, c.trust.GetTrust, &adminv1.GetTrustRequest{})
 }
 
-// RotateHubKey gives the answering hub a new config key.
+// RotateHubKey gives the answering hub a new config key. It is sent once: a second try
+// might come to another hub.
 func (c *Client) RotateHubKey(ctx context.Context, requestID string) (*adminv1.RotateHubKeyResponse, error) {
-	return call(ctx, c, keyed, c.trust.RotateHubKey, &adminv1.RotateHubKeyRequest{RequestId: requestID})
+	return call(ctx, c, once, c.trust.RotateHubKey, &adminv1.RotateHubKeyRequest{RequestId: requestID})
 }
 
 // DropHubKey removes a hub's key from the keyset.

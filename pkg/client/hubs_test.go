@@ -175,6 +175,18 @@ func TestWhileAllHubsAreStartingThatIsSaid(t *testing.T) {
 	}
 }
 
+// A rotation is of the hub that got it: another one would rotate its own key.
+func TestARotationDoesNotGoOnToAnotherHub(t *testing.T) {
+	r := newRing(t, "spiffe://demo/hub/hub1", "spiffe://demo/hub/hub2")
+	r.hubs[0].dies = r.servers[0].Stop
+	if _, err := r.dial(t).RotateHubKey(t.Context(), "one"); fault.KindOf(err) != fault.Unknown {
+		t.Errorf("%v (%s)", err, fault.CodeOf(err))
+	}
+	if got := r.asked(); !slices.Equal(got, []int{1, 0}) {
+		t.Errorf("asked %v times", got)
+	}
+}
+
 // Whoever answers at an address of the list is believed no more than alone.
 func TestOfSeveralAddressesOnlyHubsOfTheDomainAreAsked(t *testing.T) {
 	r := newRing(t, "spiffe://prod/hub/hub1", "spiffe://demo/node/eu-1", "spiffe://demo/hub/hub3")

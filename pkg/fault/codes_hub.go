@@ -52,6 +52,7 @@ const (
 	CodeJoinRefused      Code = "MK6072"
 	CodeKeysetMoved      Code = "MK6073"
 	CodeRenewalUnproven  Code = "MK6080"
+	CodeRotatedElsewhere Code = "MK6081"
 	CodeKeysetKeyMissing Code = "MK6054"
 	CodeInitNotEmpty     Code = "MK6060"
 	CodeInitIncomplete   Code = "MK6061"
@@ -110,6 +111,7 @@ var hubCodes = []Entry{
 	{CodeStoreNotShared, Conflict, "the domain's store cannot be shared", "The hubs of a domain share its log. This domain's is in a file of one hub, which others cannot reach.", "Move the log to Consul: `meshctl store export -o backup.mk`, stop the hub, `meshhub restore --from backup.mk --data DIR --store consul://HOST:PORT/PREFIX?dc=NAME`, start it, and join again. A refused join spends no use of the token."},
 	{CodeHubDirectoryUsed, Conflict, "hub directory in use", "Another hub runs from this directory. Two under one name would answer for each other and take the lease in turn.", "End the other process. A further hub gets a directory of its own with `meshhub join`; one is never a copy of another's."},
 	{CodeRenewalUnproven, Denied, "a hub did not ask for this certificate itself", "The leader issues a hub's next certificate when the hub has signed the request with a config key that the keyset lists for it. A certificate in the hub's name is not enough: every hub's issuing CA can make one.", "Update the hub that warns of it, if it runs an older release: those do not sign the request. Else see with `meshctl key list` that its key is listed, and find out who uses a certificate in its name."},
+	{CodeRotatedElsewhere, Conflict, "key of another hub was rotated", "A request to rotate a hub's config key is for the hub that answers. This one was answered by another hub, whose key it rotated; nothing was done here.", "Name the hub that is meant with --hub; leave --request-id away to rotate another hub's key."},
 	{CodeJoinRefused, Denied, "leader refuses a join as it was prepared", "The hub with the keys prepares a join, and the leader commits it after it has checked all of it: the certificates, and the keyset, which may list one key more and change nothing else. One of them is something else. The join spent no use of the token.", "See with `meshctl get hubs` that all hubs run the same release and that their clocks agree, and run the same join again. If they do, find out who uses the certificate of a hub."},
 	{CodeKeysetMoved, Conflict, "keyset changed meanwhile", "Another change of the keyset was committed after this one was prepared. The hub prepares it again by itself, for some seconds.", "Run the same command again; a join spends no second use of the token."},
 	{CodeStoreDomain, Invalid, "store belongs to another domain", "The log in the store names another domain than the configuration.", "Give the --data directory and configuration of one domain."},

@@ -99,6 +99,28 @@ func TestOneRequestRotatesOnceWhoeverLeads(t *testing.T) {
 	}
 }
 
+// A rotation is of the hub that is asked: another one does not say that its key is new.
+func TestARotationIsRepeatedOnItsOwnHubOnly(t *testing.T) {
+	d, hub2 := failedOver(t)
+	hub1 := d.Start(t)
+	req := &adminv1.RotateHubKeyRequest{RequestId: "once"}
+	if _, err := operate(t, hub1).trust.RotateHubKey(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	comesAbout(t, "the leader knows where hub1 is", func() bool { return seenBy(t, hub2, hubtest.HubName).GetAddress() == hub1.Address })
+	got, err := operate(t, hub2).trust.RotateHubKey(t.Context(), req)
+	wantCode(t, err, fault.CodeRotatedElsewhere)
+	if fix := fault.RemedyOf(err); !strings.Contains(err.Error(), "the key of hub hub1") || !strings.Contains(fix, "--hub "+hub1.Address) {
+		t.Errorf("%v %v: %s", got, err, fix)
+	}
+	token := &adminv1.CreateTokenRequest{RequestId: "token"}
+	if _, err := operate(t, hub2).fleet.CreateToken(t.Context(), token); err != nil {
+		t.Fatal(err)
+	}
+	_, err = operate(t, hub2).trust.RotateHubKey(t.Context(), &adminv1.RotateHubKeyRequest{RequestId: "token"})
+	wantCode(t, err, fault.CodeRequestIDReused)
+}
+
 // Metadata that is published again under its request id is there already.
 func TestMetadataIsPublishedOncePerRequest(t *testing.T) {
 	d := hubtest.NewDomain(t)

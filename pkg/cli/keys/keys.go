@@ -70,9 +70,11 @@ func newKeyRotate(app *cliutil.App) *cobra.Command {
 		Use:   "rotate",
 		Short: "Give the hub a new config key",
 		Long: `Rotate makes the answering hub sign with a new key. The new key is in the keyset before its first use, and agents
-follow without a restart; the old key is refused from then on.`,
-		Example: "  meshctl key rotate",
-		Args:    cobra.NoArgs,
+follow without a restart; the old key is refused from then on. Where the context names several hubs, say with --hub whose
+key is meant, also with --request-id: that of one hub's rotation is refused by another.`,
+		Example: `  meshctl key rotate
+  meshctl --hub 10.0.0.1:8443 key rotate`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			format, err := cliutil.ParseFormat(output, "table", "json", "yaml", "jsonpath")
 			if err != nil {

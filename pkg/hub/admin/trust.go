@@ -1,11 +1,14 @@
 package admin
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	"github.com/meshkit/meshkit/pkg/fault"
@@ -43,16 +46,40 @@ func (s *Trust) caller(ctx context.Context, method, id string, content proto.Mes
 	return keyring.Caller{Author: r.Author, Origin: r.Origin, RequestID: r.id, Traceparent: r.traceparent, Fingerprint: r.fingerprint}, err
 }
 
-// RotateHubKey implements adminv1.TrustServiceServer.
+// RotateHubKey implements adminv1.TrustServiceServer. Which hub it is makes the request.
 func (s *Trust) RotateHubKey(ctx context.Context, in *adminv1.RotateHubKeyRequest) (*adminv1.RotateHubKeyResponse, error) {
-	c, err := s.caller(ctx, "rotate hub key", in.GetRequestId(), &adminv1.RotateHubKeyRequest{})
+	c, err := s.rotation(ctx, in, s.Hub)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := s.current(); err != nil {
 		return nil, err
 	}
-	return s.Keys.Rotate(ctx, s.Replica, c, s.Views.Resign)
+	out, err := s.Keys.Rotate(ctx, s.Replica, c, s.Views.Resign)
+	if fault.CodeOf(err) == fault.CodeRequestIDReused {
+		return nil, cmp.Or(s.rotatedElsewhere(ctx, in), err)
+	}
+	return out, err
+}
+
+func (s *Trust) rotation(ctx context.Context, in *adminv1.RotateHubKeyRequest, hub string) (keyring.Caller, error) {
+	return s.caller(ctx, "rotate hub key", in.GetRequestId(), wrapperspb.String(hub))
+}
+
+// rotatedElsewhere names the hub whose key the request rotated, if it did one's.
+func (s *Trust) rotatedElsewhere(ctx context.Context, in *adminv1.RotateHubKeyRequest) error {
+	st := s.Replica.Current().State
+	done, ok := st.Request(in.GetRequestId())
+	if !ok {
+		return nil
+	}
+	for h := range st.Hubs() {
+		if c, err := s.rotation(ctx, in, h.GetHub()); err == nil && bytes.Equal(c.Fingerprint, done.GetFingerprint()) {
+			return fault.New(fault.CodeRotatedElsewhere, "request id %q rotated the key of hub %s, as entry %d, and none of hub %s, which answers", in.GetRequestId(), h.GetHub(), done.GetSeq(), s.Hub).
+				WithRemedy("That rotation is done. To be told of it again, ask hub %s: `meshctl --hub %s key rotate --request-id …`; to rotate the key of hub %s, leave --request-id away.", h.GetHub(), h.GetAddress(), s.Hub)
+		}
+	}
+	return nil
 }
 
 // DropHubKey implements adminv1.TrustServiceServer.
