@@ -3,6 +3,7 @@ package hub_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"sync"
@@ -165,6 +166,46 @@ func TestATokenOfAMomentAgoAdmitsAHub(t *testing.T) {
 	n := joining(t, d, hubToken(t, hub2, 1), "hub4")
 	if _, err := admit(t, hub1, n); err != nil {
 		t.Error(err)
+	}
+}
+
+// Who guesses tokens has the store asked as often as he may be wrong, and a token that is
+// known not at all.
+func TestGuessedTokensHaveTheStoreAskedSeldom(t *testing.T) {
+	const guesses = 60
+	d, hub2 := failedOver(t)
+	var asked atomic.Int32
+	d.Wrap = func(driver store.Driver) store.Driver {
+		return &storetest.Faults{Driver: driver, OnRead: func(_ context.Context, after uint64, _ int, next func() (store.Page, error)) (store.Page, error) {
+			if after == math.MaxUint64 { // where the log ends
+				asked.Add(1)
+			}
+			return next()
+		}}
+	}
+	hub1 := restarted(t, d, hub2, admits(t, d), func(o *hub.Options) { o.Replica.Probe = time.Hour })
+	token := hubToken(t, hub2, 1)
+	comesAbout(t, "hub1 knows the token", func() bool { return seqOf(t, hub1) >= seqOf(t, hub2) })
+	id, _, _ := strings.Cut(token, ".")
+	for _, guess := range []string{id + ".guess", "unknown.guess"} {
+		client := identityv1.NewIdentityServiceClient(hub1.Dial(t, nil))
+		n := joining(t, d, guess, "hub4")
+		before, limited := asked.Load(), 0
+		for range guesses {
+			switch _, err := client.JoinHub(t.Context(), n.JoinHubRequest); fault.CodeOf(err) {
+			case fault.CodeRateLimited:
+				limited++
+			case fault.CodeTokenInvalid:
+			default:
+				t.Fatalf("a guess: %v", err)
+			}
+		}
+		if got := asked.Load() - before; got > guesses/4 || strings.HasPrefix(guess, id) && got > 0 || limited == 0 {
+			t.Errorf("%d guesses of %q: the store was asked %d times; %d of them were held up", guesses, guess, got, limited)
+		}
+	}
+	if _, err := admit(t, hub1, joining(t, d, token, "hub4")); err != nil {
+		t.Errorf("who has a token and comes from the same address: %v", err)
 	}
 }
 

@@ -407,6 +407,9 @@ func (l *Limiter) Take(key string) error {
 	return nil
 }
 
+// Room tells whether Take would be let through now. It spends nothing.
+func (l *Limiter) Room(key string) bool { return l.of(key).Tokens() >= 1 }
+
 func tooMany(key string, d time.Duration) error {
 	d = max(d, 100*time.Millisecond)
 	return wire.WithRetry(fault.New(fault.CodeRateLimited, "too many requests from %s; come back in %s", key, d.Round(100*time.Millisecond)), d)

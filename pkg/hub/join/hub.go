@@ -86,7 +86,6 @@ func (s *Service) joinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	s.catchUp(ctx)
 	cur := s.opt.Replica.Current()
 	if cur == nil {
 		return nil, fault.New(fault.CodeReadOnly, "the hub is still reading its log")
@@ -96,6 +95,12 @@ func (s *Service) joinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*
 		return nil, err
 	}
 	if s.opt.Anchors() == nil {
+	// Whoever can connect comes this far. The store is asked for a token that is new here,
+	// and for no more of them than may be wrong.
+	if _, known := cur.State.Token(req.tokenID); !known && s.failures.Room(access.Host(ctx)) {
+		s.catchUp(ctx)
+		cur = s.opt.Replica.Current()
+	}
 		return nil, notRead() // before the token is spent
 	}
 	if s.opt.Admission.CA == nil {
@@ -120,14 +125,27 @@ func (s *Service) joinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*
 const catchUpTime = time.Second
 
 // catchUp reads what the other hubs have written, such as a token that was made a moment
-// ago. While the store does not answer, the leader is the one who knows.
+// ago. While the store does not answer, the leader is the one who knows. Those who come
+// together share a look that began after they came.
 func (s *Service) catchUp(ctx context.Context) {
 	if _, leading := s.opt.Replica.Leading(); leading {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, catchUpTime)
 	defer cancel()
-	_ = s.opt.Replica.Barrier(ctx)
+	came := time.Now()
+	select {
+	case s.reading <- struct{}{}:
+		defer func() { <-s.reading }()
+	case <-ctx.Done():
+		return
+	}
+	if s.readAt.After(came) {
+		return
+	}
+	if began := time.Now(); s.opt.Replica.Barrier(ctx) == nil {
+		s.readAt = began
+	}
 }
 
 // admitHub makes what a hub gets that joins, and has the leader commit it.

@@ -64,12 +64,16 @@ type Service struct {
 	joins    *access.Limiter // by host
 	failures *access.Limiter // by host: guessing costs time
 	renewals *access.Limiter // by identity
+
+	reading chan struct{} // one slot: the store is asked what is new
+	readAt  time.Time     // when that last began which succeeded; of who has the slot
 }
 
 // New makes the service.
 func New(opt Options) *Service {
 	return &Service{
 		opt: opt, joins: access.NewLimiter(50, 500), failures: access.NewLimiter(0.5, 10), renewals: access.NewLimiter(0.2, 10),
+		reading: make(chan struct{}, 1),
 	}
 }
 
