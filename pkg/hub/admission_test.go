@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"context"
+	"crypto"
 	"fmt"
 	"math"
 	"net/netip"
@@ -284,6 +285,44 @@ func TestAJoinIsHandedOnOnce(t *testing.T) {
 	wantCode(t, err, fault.CodeNoHubCA)
 	if _, err := from.JoinHub(t.Context(), n.JoinHubRequest); err != nil {
 		t.Errorf("as a call of its own: %v", err)
+	}
+}
+
+// counted are keys of which it is counted how often that of the keyset is opened.
+type counted struct {
+	*hubtest.Keys
+	keyset atomic.Int32
+}
+
+func (c *counted) Open(ctx context.Context, name string) (crypto.Signer, error) {
+	if name == keyring.KeysetKey {
+		c.keyset.Add(1)
+	}
+	return c.Keys.Open(ctx, name)
+}
+
+// Joins that come together do not make each other's keysets void: each is prepared once as
+// a rule, whichever hub hands it on.
+func TestJoinsThatComeTogetherWaitTheirTurn(t *testing.T) {
+	const joins = 12
+	d, hub2 := failedOver(t)
+	keys := &counted{Keys: d.Keys}
+	hub1 := restarted(t, d, hub2, admits(t, d), func(o *hub.Options) { o.Keys = keys })
+	token := hubToken(t, hub2, joins)
+	var wg sync.WaitGroup
+	for i := range joins {
+		n := joining(t, d, token, fmt.Sprintf("new%d", i))
+		via := []*hubtest.Running{hub1, hub2}[i%2]
+		client := identityv1.NewIdentityServiceClient(via.Dial(t, nil))
+		wg.Go(func() {
+			if _, err := client.JoinHub(t.Context(), n.JoinHubRequest); err != nil {
+				t.Errorf("new%d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := keys.keyset.Load(); n >= 2*joins { // a hub that reads the log late may need two
+		t.Errorf("%d keysets were made for %d joins", n, joins)
 	}
 }
 

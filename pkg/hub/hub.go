@@ -134,6 +134,7 @@ type Hub struct {
 	peers    *peers.Set
 	stopping chan struct{}
 	renamed  chan struct{} // the certificate does not name where the hub is reached; one slot
+	admits   chan struct{} // the turn of a join that this hub prepares; one slot
 	serving  atomic.Bool
 	logStats prometheus.Collector // of the open log; replaced when it is reopened
 }
@@ -164,7 +165,7 @@ func New(opt Options) (*Hub, error) {
 	if opt.TLS.ID() != id {
 		return nil, fault.New(fault.CodeConfig, "the hub's certificate is for %s, and the configuration says %s", opt.TLS.ID(), id)
 	}
-	h := &Hub{opt: opt, log: opt.Logger, started: time.Now(), health: observe.NewHealth(), stopping: make(chan struct{}), renamed: make(chan struct{}, 1), ownPort: ownPort}
+	h := &Hub{opt: opt, log: opt.Logger, started: time.Now(), health: observe.NewHealth(), stopping: make(chan struct{}), renamed: make(chan struct{}, 1), admits: make(chan struct{}, 1), ownPort: ownPort}
 	h.assemble(id)
 	dist := h.opt.Distribution
 	dist.Backend, dist.Hubs, dist.Logger = h.views, h.otherHubs, opt.Logger
@@ -277,7 +278,7 @@ func (h *Hub) joinService() *join.Service {
 		Domain: h.opt.Domain, Hub: h.opt.Name, Replica: h.replica, Authority: h.opt.Authority, Hubs: h.hubs,
 		Admission: join.HubAdmission{
 			CA: h.opt.HubCA, Chain: h.opt.HubCAChain, Keyset: h.keys.WithHub, CheckKeyset: h.keys.CheckWithHub, SignerStands: h.guard().SignerStands,
-			Admit: h.admit, HandOn: h.handOn, Follow: h.keys.Follow, StoreDriver: h.opt.StoreName, StoreURL: h.opt.StoreURL,
+			Turn: h.admits, Admit: h.admit, HandOn: h.handOn, Follow: h.keys.Follow, StoreDriver: h.opt.StoreName, StoreURL: h.opt.StoreURL,
 		},
 		Anchors: func() *trust.Anchors {
 			if f := h.keys.Current(); f != nil {

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -41,6 +42,10 @@ type HubAdmission struct {
 	CheckKeyset func(st *state.State, hub string, key sign.PublicKey, keyset, caBundle []byte, now time.Time) error
 	// SignerStands tells whether who signed a hub's certificate still may.
 	SignerStands func(identity.ID, []*x509.Certificate) error
+	// Turn is the turn of one of this hub's joins, from the keyset that it is prepared
+	// with to its commit: a channel of one slot. Those that came together would otherwise
+	// all follow the same keyset, and one of them get on.
+	Turn chan struct{}
 	// Admit has the leader commit a join that this hub has prepared.
 	Admit func(context.Context, *identityv1.AdmitHubRequest) error
 	// HandOn has a hub answer that has the keys which this one lacks; why says which.
@@ -90,17 +95,17 @@ func (s *Service) joinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*
 	if cur == nil {
 		return nil, fault.New(fault.CodeReadOnly, "the hub is still reading its log")
 	}
-	again, err := s.checkHub(cur.State, req, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	if s.opt.Anchors() == nil {
 	// Whoever can connect comes this far. The store is asked for a token that is new here,
 	// and for no more of them than may be wrong.
 	if _, known := cur.State.Token(req.tokenID); !known && s.failures.Room(access.Host(ctx)) {
 		s.catchUp(ctx)
 		cur = s.opt.Replica.Current()
 	}
+	again, err := s.checkHub(cur.State, req, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if s.opt.Anchors() == nil {
 		return nil, notRead() // before the token is spent
 	}
 	if s.opt.Admission.CA == nil {
@@ -183,12 +188,18 @@ func (s *Service) admitHub(ctx context.Context, req *hubRequest) (*identityv1.Jo
 }
 
 // admitPatience is how long a join is prepared again because the keyset changed in
-// between.
+// between, by what another hub did.
 const admitPatience = 10 * time.Second
 
 // haveAdmitted adds the next keyset to a join that has been prepared and has the leader
 // commit it. It is here because the keyset key is: the leader may be another hub.
 func (s *Service) haveAdmitted(ctx context.Context, req *hubRequest, in *identityv1.AdmitHubRequest) error {
+	select {
+	case s.opt.Admission.Turn <- struct{}{}:
+		defer func() { <-s.opt.Admission.Turn }()
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the joins that came before: %w", ctx.Err())
+	}
 	pause := backoff.New(backoff.Policy{Base: 20 * time.Millisecond, Cap: 500 * time.Millisecond})
 	for started := time.Now(); ; {
 		st := s.opt.Replica.Current().State
