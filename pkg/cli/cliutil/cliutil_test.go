@@ -278,6 +278,21 @@ func TestTextIsWrappedBetweenWordsAndOnlyWhenItDoesNotFit(t *testing.T) {
 	}
 }
 
+func TestARowMayBeShorterThanTheHeadings(t *testing.T) {
+	for columns := range 30 {
+		table := &Table{Columns: columns, Headings: []string{"NAME", "ADDRESS", "ROLE"}}
+		table.Add("hub1")
+		table.Add()
+		var b strings.Builder
+		if err := table.Write(&b, true, func(h string) string { return h }); err != nil {
+			t.Fatal(err)
+		}
+		if lines := strings.Split(b.String(), "\n"); lines[1] != "hub1" || lines[2] != "" {
+			t.Errorf("%d columns:\n%s", columns, &b)
+		}
+	}
+}
+
 func TestATableThatIsTooWideGoesOnBelowEachRow(t *testing.T) {
 	table := &Table{Columns: 40, Headings: []string{"NAME", "ADDRESS", "ROLE", "SEQ", "UP", "PROBLEM"}, Rows: [][]string{
 		{"hub1", "10.0.0.1:8443", "leader", "12", "5m", ""},

@@ -53,7 +53,7 @@ func (t *Table) Write(w io.Writer, headings bool, heading func(string) string) e
 			continue
 		}
 		var line strings.Builder
-		for i, cell := range r[:fit] {
+		for i, cell := range r[:min(fit, len(r))] {
 			line.WriteString(cell)
 			if i < fit-1 {
 				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)) + columnGap)
