@@ -3,6 +3,7 @@ package hub_test
 import (
 	"crypto"
 	"crypto/rand"
+	"crypto/sha256"
 	"net"
 	"slices"
 	"strings"
@@ -140,6 +141,12 @@ func TestMetadataIsPublishedOncePerRequest(t *testing.T) {
 	}
 	wantCode(t, publish(&adminv1.PublishTrustRequest{Metadata: m, Reason: "another", RequestId: "once"}), fault.CodeRequestIDReused)
 	wantCode(t, publish(&adminv1.PublishTrustRequest{Metadata: m, Reason: "test", RequestId: "x", Fingerprint: []byte("short")}), fault.CodeBadRequest)
+	// An operator cannot have the log say that what she publishes is another request.
+	next := editKeyset(t, d, o, trust.KeysetEdit{Expires: time.Now().Add(keyring.KeysetLifetime)})
+	wantCode(t, publish(&adminv1.PublishTrustRequest{Metadata: next, Reason: "test", RequestId: "y", Fingerprint: make([]byte, sha256.Size)}), fault.CodeNotPermitted)
+	if n := len(logged(t, d, state.KindTrustUpdated)); n != 1 {
+		t.Errorf("it is %d times in the log", n)
+	}
 }
 
 func TestAKeysetIsExtendedByTheHubWithItsKeyWhoeverLeads(t *testing.T) {

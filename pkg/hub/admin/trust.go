@@ -12,6 +12,8 @@ import (
 
 	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	"github.com/meshkit/meshkit/pkg/fault"
+	"github.com/meshkit/meshkit/pkg/hub/access"
+	"github.com/meshkit/meshkit/pkg/hub/forward"
 	"github.com/meshkit/meshkit/pkg/hub/keyring"
 )
 
@@ -19,10 +21,11 @@ import (
 type Trust struct {
 	adminv1.UnimplementedTrustServiceServer
 	*base
+	within bool // the hub itself calls
 }
 
 // NewTrust makes the service for calls from within the hub.
-func NewTrust(opt Options) *Trust { return &Trust{base: &base{Options: opt}} }
+func NewTrust(opt Options) *Trust { return &Trust{base: &base{Options: opt}, within: true} }
 
 // GetTrust implements adminv1.TrustServiceServer.
 func (s *Trust) GetTrust(context.Context, *adminv1.GetTrustRequest) (*adminv1.GetTrustResponse, error) {
@@ -108,6 +111,10 @@ func (s *Trust) PublishTrust(ctx context.Context, in *adminv1.PublishTrustReques
 	}
 	if n := len(in.GetFingerprint()); n != 0 && n != sha256.Size {
 		return nil, fault.New(fault.CodeBadRequest, "fingerprint: %d bytes, not %d", n, sha256.Size)
+	}
+	// It says what the log has of another request: a hub does, to answer that one.
+	if len(in.GetFingerprint()) > 0 && !s.within && !forward.Forwarded(ctx) {
+		return nil, fault.New(fault.CodeNotPermitted, "fingerprint: %s publishes for no other request: only hubs do, that forward one", access.CallerOf(ctx).Author)
 	}
 	content := proto.CloneOf(in)
 	content.RequestId, content.Fingerprint = "", nil

@@ -4918,7 +4918,8 @@ type PublishTrustRequest struct {
 	Reason    string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// SHA-256 of the request that request_id names, when this call is a hub's to answer
-	// that one, such as RotateHubKey; empty: request_id names this call.
+	// that one, such as RotateHubKey; empty: request_id names this call. Only a call that
+	// a hub forwards may have it.
 	Fingerprint   []byte `protobuf:"bytes,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
