@@ -250,7 +250,7 @@ func patiently(ctx context.Context, call func() error) error {
 		if code := fault.CodeOf(err); code != fault.CodeNoConnection && code != fault.CodeHubDraining || time.Since(begin) > peers.Timeout {
 			return err
 		}
-		if backoff.Sleep(ctx, askAgain) != nil {
+		if backoff.Sleep(ctx, backoff.Jitter(askAgain, 0.3)) != nil {
 			return err
 		}
 	}
