@@ -247,17 +247,8 @@ func (f *Fleet) Progress(version uint64, joined iter.Seq[Joined]) Progress {
 
 // answers counts what became of a wave. f.mu is held.
 func (f *Fleet) answers(p *Progress, w *wave) {
-	p.Acked, p.Nacked = w.acked, uint64(len(w.refused))
-	outstanding := uint64(0)
-	for _, n := range f.nodes {
-		switch {
-		case w.waiting == 0 || !w.awaits(n) || n.conn == nil:
-		case f.holds(n): // it came there another way: a later change took this one back
-			p.Acked++
-		default:
-			outstanding++
-		}
-	}
+	came, outstanding := f.awaited(w)
+	p.Acked, p.Nacked = w.acked+came, uint64(len(w.refused))
 	p.Concerned = p.Acked + p.Nacked + outstanding
 	p.Done, p.Answered = p.Done && outstanding == 0, outstanding == 0
 	took := sortedCopy(w.took)
@@ -275,6 +266,25 @@ func (f *Fleet) answers(p *Progress, w *wave) {
 		}
 		p.Nacks[name] = w.refused[name]
 	}
+}
+
+// awaited counts the connected nodes of which a wave awaits an answer: those that came
+// there another way, since a later change took this one back, and the others. f.mu is
+// held: when all have answered, it is asked for often, and looks at no node.
+func (f *Fleet) awaited(w *wave) (came, outstanding uint64) {
+	if w.waiting == 0 {
+		return 0, 0
+	}
+	for _, n := range f.nodes {
+		switch {
+		case !w.awaits(n) || n.conn == nil:
+		case f.holds(n):
+			came++
+		default:
+			outstanding++
+		}
+	}
+	return came, outstanding
 }
 
 // waveOf finds the publication that covered version. f.mu is held.
