@@ -65,10 +65,9 @@ func NewRoster(keys []string, nodes iter.Seq[Node]) *Roster {
 // Len is the number of nodes.
 func (r *Roster) Len() int { return r.total }
 
-// Knows tells whether the roster can judge graphs whose scopes use keys.
-func (r *Roster) Knows(keys []string) bool {
-	return !slices.ContainsFunc(keys, func(k string) bool { return !slices.Contains(r.keys, k) })
-}
+// Fits tells whether the roster is for graphs whose scopes use these keys, sorted. One
+// with more keys would judge them rightly, in more groups than it takes.
+func (r *Roster) Fits(keys []string) bool { return slices.Equal(r.keys, keys) }
 
 // Touched counts the nodes whose content differs between two graphs, whose scope keys
 // the roster knows, and names the first of them, sorted, at most so many. It is exact: it

@@ -285,8 +285,9 @@ func TestTouchedIsExactAcrossClassChanges(t *testing.T) {
 	if n, got := r.Touched(base, base, 9); n != 0 || got != nil || r.Len() != 4 {
 		t.Fatalf("nothing changed but touched %d of %d: %v", n, r.Len(), got)
 	}
-	if !r.Knows(nil) || r.Knows([]string{"zone"}) {
-		t.Fatal("a roster without labels knows zones")
+	finer := view.NewRoster([]string{"zone"}, nodes)
+	if !r.Fits(nil) || r.Fits([]string{"zone"}) || !finer.Fits([]string{"zone"}) || finer.Fits(nil) {
+		t.Fatal("a roster is kept for scopes that use other labels")
 	}
 }
 

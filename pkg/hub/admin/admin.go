@@ -127,7 +127,7 @@ func (b *base) roster(cur *replica.Current) func(keys []string) *view.Roster {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		version := b.Fleet.CapabilitiesVersion()
-		if r.newest == nil || !cur.State.SameNodes(r.of) || version != r.capabilities || !r.newest.Knows(keys) {
+		if r.newest == nil || !cur.State.SameNodes(r.of) || version != r.capabilities || !r.newest.Fits(keys) {
 			r.capabilities, r.newest = version, view.NewRoster(keys, b.nodes(cur))
 		}
 		r.of = cur.State // an older one would keep resources that are gone
