@@ -93,12 +93,13 @@ func (c *cursor) sent(t target, snapshot bool) {
 }
 
 // ack takes a cumulative ack and tells whether it means anything: it names content
-// that the node was sent or came with, at or above the last ack.
+// that the node was sent or came with, at or above the last ack. It may be what the node
+// refused, and has activated since by itself, as when its disk was full.
 func (c *cursor) ack(point feed.Point, d digest.Hash) bool {
 	if !c.back && point.Compare(c.acked) < 0 {
 		return false
 	}
-	known := c.hasBase && d == c.base || c.hasAcked && d == c.ackedDigest
+	known := c.hasBase && d == c.base || c.hasAcked && d == c.ackedDigest || c.isHeld && d == c.held.digest
 	upTo := 0
 	for i, m := range c.flight {
 		if m.point.Compare(point) <= 0 {
@@ -111,6 +112,7 @@ func (c *cursor) ack(point feed.Point, d digest.Hash) bool {
 	}
 	c.flight = c.flight[upTo:]
 	c.acked, c.ackedDigest, c.hasAcked = point, d, true
+	c.isHeld = c.isHeld && c.held.digest != d
 	if len(c.flight) == 0 {
 		c.flight = nil
 		c.base, c.hasBase = d, true

@@ -206,6 +206,20 @@ func TestRefusedContentIsSentAgainWhenAnotherKeyHasSignedIt(t *testing.T) {
 	}
 }
 
+// A node that refused for a reason of its own, as a full disk, may try again by itself.
+func TestAnAckOfWhatWasRefusedCounts(t *testing.T) {
+	var c cursor
+	c.resume(hashOf(1), true, feedtest.At(1, 1), feedtest.At(1, 1))
+	c.sent(aim(feedtest.At(1, 2), 2), false)
+	c.nack(feedtest.At(1, 2), hashOf(2), false)
+	if !c.ack(feedtest.At(1, 2), hashOf(2)) {
+		t.Fatal("the ack is not heeded")
+	}
+	if got := c.next(aim(feedtest.At(1, 2), 2)); got != stepNone || c.base != hashOf(2) || c.isHeld {
+		t.Errorf("then it is %d, held %t, from another base: %t", got, c.isHeld, c.base != hashOf(2))
+	}
+}
+
 func TestRefusedSnapshotIsNotFollowedByAnother(t *testing.T) {
 	var c cursor
 	c.resume(hashOf(1), true, feedtest.At(1, 1), feedtest.At(1, 1))

@@ -50,7 +50,8 @@ func (s *Server) guest(ctx context.Context) (*Guest, error) {
 	}
 	if !peer.ID.IsZero() {
 		if wait, ok := s.crowd.admit(peer.ID.Name, time.Now()); !ok {
-			return nil, wire.WithRetry(fault.New(fault.CodeAdmission, "node %s opens more calls beside its control stream than one node may", peer.ID.Name), wait)
+			return nil, wire.WithRetry(fault.New(fault.CodeAdmission, "node %s opens more calls beside its control stream than one node may", peer.ID.Name).
+				WithRemedy("Look on node %s: one opens calls again and again, or more processes use its certificate than one node may have. Others can be served by its agent, on the agent's socket.", peer.ID.Name), wait)
 		}
 	}
 	s.mu.Lock()

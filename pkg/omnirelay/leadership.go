@@ -269,7 +269,8 @@ func (b *Board) join(id identity.ID, scope string) (*reader, error) {
 			WithRemedy("End those that are not needed: one without a scope tells of all.")
 		return nil, wire.WithRetry(err, backoff.Jitter(30*time.Second, 0.5))
 	case own != nil && !own.opened.Allow():
-		return nil, wire.WithRetry(fault.New(fault.CodeAdmission, "%s opens more leadership subscriptions than one caller may", id), backoff.Jitter(4*callerEvery, 0.5))
+		return nil, wire.WithRetry(fault.New(fault.CodeAdmission, "%s opens more leadership subscriptions than one caller may", id).
+			WithRemedy("Keep one open: it tells of every change."), backoff.Jitter(4*callerEvery, 0.5))
 	case len(b.readers) >= maxSubscribers:
 		return nil, wire.WithRetry(fault.New(fault.CodeStreamLimit, "%d leadership subscriptions are open, the limit", len(b.readers)), backoff.Jitter(30*time.Second, 0.5))
 	case !b.opened.Allow():

@@ -93,7 +93,7 @@ func (s *Service) joinHub(ctx context.Context, in *identityv1.JoinHubRequest) (*
 	}
 	cur := s.opt.Replica.Current()
 	if cur == nil {
-		return nil, fault.New(fault.CodeReadOnly, "the hub is still reading its log")
+		return nil, fault.New(fault.CodeHubStarting, "the hub is still reading its log")
 	}
 	// Whoever can connect comes this far. The store is asked for a token that is new here,
 	// and for no more of them than may be wrong.

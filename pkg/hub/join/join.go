@@ -113,7 +113,7 @@ func (s *Service) join(ctx context.Context, in *identityv1.JoinRequest) (*identi
 	}
 	cur := s.opt.Replica.Current()
 	if cur == nil {
-		return nil, fault.New(fault.CodeReadOnly, "the hub is still reading its log")
+		return nil, fault.New(fault.CodeHubStarting, "the hub is still reading its log")
 	}
 	again, err := s.check(cur.State, req, time.Now())
 	if err != nil {
@@ -288,7 +288,7 @@ func (s *Service) response(r *request, cert ca.Certificate) (*identityv1.JoinRes
 }
 
 func notRead() error {
-	return fault.New(fault.CodeReadOnly, "the hub has not read its trust metadata yet")
+	return fault.New(fault.CodeHubStarting, "the hub has not read its trust metadata yet")
 }
 
 // Renew implements identityv1.IdentityServiceServer. The guard has checked that

@@ -339,7 +339,7 @@ func (k *Keyring) Rotate(ctx context.Context, p Proposer, c Caller, resign func(
 	defer k.rotate.Unlock()
 	cur := k.Current()
 	if cur == nil {
-		return nil, fault.New(fault.CodeReadOnly, "the hub has not read its log yet")
+		return nil, fault.New(fault.CodeHubStarting, "the hub has not read its log yet")
 	}
 	if done, err := k.rotated(p, c); done != nil || err != nil {
 		return done, err // by another call with the same request id
