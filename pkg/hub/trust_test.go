@@ -162,7 +162,7 @@ func TestARootThatEndsSoonIsAProblem(t *testing.T) {
 	h := d.Start(t)
 	o := operate(t, h)
 	told := func() bool {
-		return slices.ContainsFunc(h.Problems(t.Context()), func(p observe.Problem) bool { return p.Code == fault.CodeRootEnding })
+		return slices.ContainsFunc(h.Problems(t.Context()), func(p observe.Problem) bool { return p.Code == fault.CodeRootEnding && p.Warning })
 	}
 	publish := func(ends time.Duration) {
 		t.Helper()

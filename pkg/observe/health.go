@@ -3,6 +3,7 @@ package observe
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -50,6 +51,20 @@ type Problem struct {
 	Reason string     `json:"reason"`
 	Code   fault.Code `json:"code,omitempty"`
 	Remedy string     `json:"remedy,omitempty"`
+	// Warning: it is to be seen to, and keeps nothing from being served now.
+	Warning bool `json:"warning,omitempty"`
+}
+
+type warning struct{ error }
+
+func (w warning) Unwrap() error { return w.error }
+
+// Warn makes a check's error a warning, which leaves the program ready.
+func Warn(err error) error {
+	if err == nil {
+		return nil
+	}
+	return warning{err}
 }
 
 // Problems runs every check, at the same time, and gives those that fail, by
@@ -94,12 +109,13 @@ func problemOf(name string, err error) Problem {
 	if err == nil {
 		return Problem{Check: name}
 	}
-	return Problem{Check: name, Reason: err.Error(), Code: fault.CodeOf(err), Remedy: fault.RemedyOf(err)}
+	_, warns := errors.AsType[warning](err)
+	return Problem{Check: name, Reason: err.Error(), Code: fault.CodeOf(err), Remedy: fault.RemedyOf(err), Warning: warns}
 }
 
 // Handler serves /metrics (Prometheus text and OpenMetrics), /healthz (200 while
-// the process can answer) and /readyz (200, or 503 with the failing checks as
-// JSON). authorize decides who may read /metrics; nil means everyone that the
+// the process can answer) and /readyz (200, or 503 unless the failing checks, which it
+// lists as JSON, are all warnings). authorize decides who may read /metrics; nil means everyone that the
 // listener admits.
 func Handler(r *Registry, h *Health, authorize func(*http.Request) error) http.Handler {
 	mux := http.NewServeMux()
@@ -120,10 +136,11 @@ func Handler(r *Registry, h *Health, authorize func(*http.Request) error) http.H
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, req *http.Request) {
 		problems := h.Problems(req.Context())
 		w.Header().Set("Content-Type", "application/json")
-		if len(problems) > 0 {
+		ready := !slices.ContainsFunc(problems, func(p Problem) bool { return !p.Warning })
+		if !ready {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(problems) == 0, "problems": problems})
+		_ = json.NewEncoder(w).Encode(map[string]any{"ready": ready, "problems": problems})
 	})
 	return mux
 }

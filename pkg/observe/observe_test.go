@@ -39,6 +39,21 @@ func TestReadyzNamesWhatFailsAndHowToMendIt(t *testing.T) {
 	}
 }
 
+// What is only to be seen to in time must not take all hubs out of service at once.
+func TestAWarningLeavesTheProgramReady(t *testing.T) {
+	h := NewHealth()
+	h.Add("trust", func(context.Context) error { return Warn(fault.New(fault.CodeRootEnding, "the root ends soon")) })
+	handler := Handler(NewRegistry("test"), h, nil)
+	code, body := get(t, handler, "/readyz")
+	if code != http.StatusOK || !strings.Contains(body, `"ready":true`) || !strings.Contains(body, "ends soon") || !strings.Contains(body, string(fault.CodeRootEnding)) {
+		t.Errorf("got %d %s, want 200 with the warning", code, body)
+	}
+	h.Add("store", func(context.Context) error { return fault.New(fault.CodeIO, "disk is full") })
+	if code, body = get(t, handler, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "ends soon") {
+		t.Errorf("got %d %s with a failing check beside it", code, body)
+	}
+}
+
 func TestACheckThatHangsIsAProblemNotAHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := NewHealth()

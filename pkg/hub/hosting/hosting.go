@@ -309,10 +309,15 @@ func (g *guest) problem(ctx context.Context) error {
 		}
 		return err
 	}
+	var warning error
 	for _, p := range h.Problems(ctx) {
-		return fault.New(cmp.Or(p.Code, fault.CodeReadOnly), "%s: %s", p.Check, p.Reason).WithRemedy("%s", p.Remedy)
+		err := fault.New(cmp.Or(p.Code, fault.CodeReadOnly), "%s: %s", p.Check, p.Reason).WithRemedy("%s", p.Remedy)
+		if !p.Warning {
+			return err
+		}
+		warning = observe.Warn(err)
 	}
-	return nil
+	return warning
 }
 
 // await waits until the domain is served.
