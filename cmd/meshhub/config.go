@@ -210,25 +210,19 @@ func checkAdvertised(addr string) error {
 	return nil
 }
 
-// positionFile is where the hub keeps how far it has followed the log. An embedded
-// store needs none: it lies beside that file and is restored with it, by the hub's
-// own operator.
 // place says where the log is, as far as all hubs of a ring name it alike: each may
-// reach it at an address of its own.
+// reach it at an address of its own, and leave to its agent what another one spells out.
 func (s storeConf) place() string {
 	u, err := url.Parse(s.URL)
 	if s.URL == "" || err != nil {
 		return ""
 	}
-	where := make(url.Values)
-	for _, key := range []string{"dc", "namespace", "partition"} {
-		if v := u.Query().Get(key); v != "" {
-			where.Set(key, v)
-		}
-	}
-	return strings.TrimSuffix(u.Scheme+":"+strings.Trim(u.Path, "/")+"?"+where.Encode(), "?")
+	return u.Scheme + ":" + strings.Trim(u.Path, "/")
 }
 
+// positionFile is where the hub keeps how far it has followed the log. An embedded
+// store needs none: it lies beside that file and is restored with it, by the hub's
+// own operator.
 func (c config) positionFile() string {
 	if c.Store.URL == "" {
 		return ""

@@ -88,10 +88,9 @@ func TestAHubThatLostItsConfigurationIsNoInterruptedInit(t *testing.T) {
 // Hubs of one ring name their store alike, but for the address at which each reaches it.
 func TestThePlaceOfALogIsTheSameForAllHubs(t *testing.T) {
 	for url, want := range map[string]string{
-		"consul://127.0.0.1:8501/meshkit?dc=dc1&ca=ca.pem&token-file=t": "consul:meshkit?dc=dc1",
-		"consul://10.0.0.1:8500/meshkit?dc=dc1":                         "consul:meshkit?dc=dc1",
+		"consul://127.0.0.1:8501/meshkit?dc=dc1&ca=ca.pem&token-file=t": "consul:meshkit",
 		"consul://10.0.0.1:8500/meshkit/":                               "consul:meshkit",
-		"consul://10.0.0.1:8500/other?partition=p&namespace=n":          "consul:other?namespace=n&partition=p",
+		"consul://10.0.0.1:8500/other?partition=p":                      "consul:other",
 		"": "",
 	} {
 		if got := (storeConf{URL: url}).place(); got != want {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/attributes"
@@ -57,8 +58,12 @@ type choice struct {
 	cc     resolver.ClientConn
 	round  int             // of trying the addresses
 	passed map[string]bool // names of hubs passed over since one has served
-	why    error           // what the last of them said
+	why    error           // what the last of them said, and told when
+	told   time.Time
 }
+
+// startsWithin is for how long a hub that said that it is starting is believed to be.
+const startsWithin = 10 * time.Second
 
 // roundKey is an attribute of addresses: gRPC keeps a connection while its address, with
 // its attributes, is among them.
@@ -92,10 +97,12 @@ func (h *choice) judge(err error, at *peer.Peer) (again bool, _ error) {
 	code := fault.CodeOf(wire.FromStatus(err))
 	switch {
 	case code == fault.CodeHubStarting && at != nil && len(h.addresses) > 1:
-		h.why = err
+		h.why, h.told = err, time.Now()
 		return h.pass(at), err
-	case code == fault.CodeNoConnection && h.why != nil:
-		clear(h.passed) // no other can be reached: back to those
+	case code == fault.CodeNoConnection && h.why != nil && time.Since(h.told) < startsWithin && (at == nil || at.Addr == nil):
+		// No other can be reached: back to those. A call that got to one and was lost there
+		// is another matter.
+		clear(h.passed)
 		return false, h.why
 	}
 	if code != fault.CodeNoConnection {

@@ -175,6 +175,20 @@ func TestWhileAllHubsAreStartingThatIsSaid(t *testing.T) {
 	}
 }
 
+// What got to the next hub and was lost there may have been done, whatever the one before
+// said.
+func TestACallThatIsLostAtTheNextHubIsNotSaidToBeUndone(t *testing.T) {
+	r := newRing(t, "spiffe://demo/hub/hub1", "spiffe://demo/hub/hub2")
+	r.hubs[0].will(fault.New(fault.CodeHubStarting, "the hub is still reading its log"))
+	r.hubs[1].dies = r.servers[1].Stop
+	if _, err := r.dial(t).RotateHubKey(t.Context(), "one"); fault.KindOf(err) != fault.Unknown {
+		t.Errorf("%v (%s), want that the outcome is not known", err, fault.CodeOf(err))
+	}
+	if got := r.asked(); !slices.Equal(got, []int{1, 1}) {
+		t.Errorf("asked %v times", got)
+	}
+}
+
 // A rotation is of the hub that got it: another one would rotate its own key.
 func TestARotationDoesNotGoOnToAnotherHub(t *testing.T) {
 	r := newRing(t, "spiffe://demo/hub/hub1", "spiffe://demo/hub/hub2")

@@ -140,13 +140,22 @@ func TestMetadataIsPublishedOncePerRequest(t *testing.T) {
 		t.Errorf("it is %d times in the log", n)
 	}
 	wantCode(t, publish(&adminv1.PublishTrustRequest{Metadata: m, Reason: "another", RequestId: "once"}), fault.CodeRequestIDReused)
-	wantCode(t, publish(&adminv1.PublishTrustRequest{Metadata: m, Reason: "test", RequestId: "x", Fingerprint: []byte("short")}), fault.CodeBadRequest)
+	wantCode(t, publish(&adminv1.PublishTrustRequest{Metadata: m, Reason: "test", RequestId: "x", Fingerprint: []byte("short")}), fault.CodeNotPermitted)
 	// An operator cannot have the log say that what she publishes is another request.
 	next := editKeyset(t, d, o, trust.KeysetEdit{Expires: time.Now().Add(keyring.KeysetLifetime)})
 	wantCode(t, publish(&adminv1.PublishTrustRequest{Metadata: next, Reason: "test", RequestId: "y", Fingerprint: make([]byte, sha256.Size)}), fault.CodeNotPermitted)
 	if n := len(logged(t, d, state.KindTrustUpdated)); n != 1 {
 		t.Errorf("it is %d times in the log", n)
 	}
+}
+
+// Nor through a hub that sends it on.
+func TestNobodyPublishesForAnotherRequestThroughAFollower(t *testing.T) {
+	d, _ := failedOver(t)
+	o := operate(t, d.Start(t))
+	m := editKeyset(t, d, o, trust.KeysetEdit{Expires: time.Now().Add(keyring.KeysetLifetime)})
+	_, err := o.trust.PublishTrust(t.Context(), &adminv1.PublishTrustRequest{Metadata: m, Reason: "test", RequestId: "y", Fingerprint: make([]byte, sha256.Size)})
+	wantCode(t, err, fault.CodeNotPermitted)
 }
 
 func TestAKeysetIsExtendedByTheHubWithItsKeyWhoeverLeads(t *testing.T) {

@@ -228,6 +228,8 @@ func (w *watch) transmit(f *wire.Frame) error {
 			cut = fault.New(fault.CodeStalled, "node %s did not take %d bytes within %s", w.node, f.Size(), limit.Round(time.Millisecond))
 			w.srv.cfg.Logger.Warn("OmniRelay client does not read", "node", w.node, "err", cut)
 			w.detach()
+		case <-w.guest.Draining(): // what is queued goes before the end
+			return cmp.Or(cut, wire.WithRetry(fault.New(fault.CodeDraining, "this server is draining"), w.guest.Retry()))
 		case <-ctx.Done():
 			return cmp.Or(cut, context.Cause(ctx))
 		}

@@ -39,6 +39,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	adminv1 "github.com/meshkit/meshkit/pkg/api/meshkit/admin/v1"
 	"github.com/meshkit/meshkit/pkg/backoff"
 	"github.com/meshkit/meshkit/pkg/fault"
 	"github.com/meshkit/meshkit/pkg/hub/access"
@@ -158,6 +159,10 @@ type forwardedKey struct{}
 func (f *Forwarder) Accept(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if len(md.Get(markHeader)) == 0 {
+		// It says what the log has of another request: a hub does, to answer that one.
+		if p, ok := req.(*adminv1.PublishTrustRequest); ok && len(p.GetFingerprint()) > 0 {
+			return nil, fault.New(fault.CodeNotPermitted, "fingerprint: only hubs publish for another request, which they forward")
+		}
 		return next(ctx, req)
 	}
 	select {

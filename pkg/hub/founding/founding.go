@@ -23,6 +23,7 @@
 package founding
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -215,13 +216,13 @@ func Found(ctx context.Context, o Options) (pin string, err error) {
 // left says how to go on after an error that leaves the directory.
 func (g *genesis) left(err error) error {
 	switch {
-	case g.Maker != nil:
-		return err // who asked knows
+	case g.Maker != nil, errors.Is(err, fault.CodeStoreRemains):
+		return err // who asked knows; what remains is for people to remove first
 	case g.taken:
 		return fault.New(fault.CodeInitNotEmpty, "%w; %s is of a domain that never began", err, g.Dir).
 			WithRemedy("Move %s away. Then add a hub to that domain with `meshhub join`, or give another --domain or --store.", g.Dir)
 	}
-	return fault.New(fault.CodeOf(err), "%w; %s stays, for the domain may have begun", err, g.Dir).
+	return fault.New(cmp.Or(fault.CodeOf(err), fault.CodeStoreUnavailable), "%w; %s stays, for the domain may have begun", err, g.Dir).
 		WithRemedy("Repeat the command with the same flags: it goes on. Keep %s: it has the domain's only keys.", g.Dir)
 }
 
@@ -506,7 +507,7 @@ func (g *genesis) writeFirst(ctx context.Context, l *store.Log) error {
 				return err
 			}
 		}
-		if !g.begun || pause.Wait(ctx) != nil {
+		if !g.begun || errors.Is(err, fault.CodeStoreRemains) || pause.Wait(ctx) != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/meshkit/meshkit/pkg/ca"
 	"github.com/meshkit/meshkit/pkg/fault"
@@ -505,5 +506,50 @@ func TestWhatHasLostItsKeysIsNotGoneOnWith(t *testing.T) {
 	}
 	if n := len(d.entries(t)); n != 0 {
 		t.Errorf("the log has %d entries", n)
+	}
+}
+
+// What Consul says in the moment of an interruption has no code; it must not take the
+// program down, nor hide how to go on.
+func TestAnInitThatCannotGoOnSaysHow(t *testing.T) {
+	for name, c := range map[string]struct {
+		open func(context.Context, *drivers) (*store.Log, error)
+		says string
+	}{
+		"an error without a code": {func(context.Context, *drivers) (*store.Log, error) {
+			return nil, errors.New("the outcome is not known")
+		}, "Repeat the command"},
+		"an alarm of before": {func(ctx context.Context, d *drivers) (*store.Log, error) {
+			blobs := d.log.Driver().(store.Blobs)
+			l, err := store.Open(ctx, memstore.New(memstore.Options{}).Driver(), store.Options{Blobs: blobs})
+			if err == nil {
+				err = l.RaiseAlarm(ctx, store.Mark{Hub: "hub1", Seq: 7, Term: 3, Hash: strings.Repeat("00", 32)})
+			}
+			return l, err
+		}, "consul"},
+	} {
+		d := newDrivers()
+		cut := filepath.Join(t.TempDir(), "cut")
+		o := d.options(filepath.Join(t.TempDir(), "hub"))
+		o.OpenLog = func(ctx context.Context) (*store.Log, error) {
+			d.copied(t, o.Dir, cut)
+			return store.Open(ctx, memstore.New(memstore.Options{}).Driver(), store.Options{})
+		}
+		if _, err := founding.Found(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		again := d.options(cut)
+		again.OpenLog = func(ctx context.Context) (*store.Log, error) { return c.open(ctx, d) }
+		began := time.Now()
+		_, err := founding.Found(t.Context(), again)
+		if err == nil || name == "an alarm of before" && fault.CodeOf(err) != fault.CodeStoreRemains || time.Since(began) > 5*time.Second {
+			t.Errorf("%s: after %s: %v", name, time.Since(began), err)
+		}
+		if c.says != "consul" && !strings.Contains(fault.RemedyOf(err), c.says) || c.says == "consul" && strings.Contains(fault.RemedyOf(err), "Repeat") {
+			t.Errorf("%s: fix: %s", name, fault.RemedyOf(err))
+		}
+		if stage, _, err := founding.Inspect(cut); stage != hubdir.CutShort || err != nil {
+			t.Errorf("%s: it is at stage %d (%v)", name, stage, err)
+		}
 	}
 }

@@ -202,6 +202,9 @@ func (x *Host) finishOnce(ctx context.Context, domain string) (done bool, err er
 		return false, err
 	}
 	defer release()
+	if stage, err := hubdir.Inspect(filepath.Join(x.opt.Dir, domain)); err != nil || stage == hubdir.Complete {
+		return err == nil, err // somebody has asked for it meanwhile
+	}
 	return x.goOn(ctx, domain)
 }
 

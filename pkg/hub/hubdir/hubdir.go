@@ -42,8 +42,9 @@ const (
 )
 
 // ours are the names of what is made with a domain, in a directory of its own.
-// What says that it can be gone on with comes first: Clear keeps to the order.
-var ours = []string{MakerFile, "keys", "root", "ca", "tls", "admin", "store.db", ConfigFile}
+// Clear keeps to the order: without the store and what says that it can be gone on with,
+// the rest is Early.
+var ours = []string{"store.db", MakerFile, "keys", "root", "ca", "tls", "admin", ConfigFile}
 
 // Stage is how far a directory has come.
 type Stage int
@@ -117,11 +118,11 @@ func Claim(dir string) (made bool, err error) {
 
 // Clear takes back what was made in a directory that was empty or absent. made says
 // that the directory itself goes too; it stays if it holds anything else. After a crash
-// at any point of it the directory is Early or Absent.
+// at any point of it the directory is CutShort, Early or Absent, with all that it needs.
 func Clear(dir string, made bool) {
 	for i, name := range ours {
 		_ = os.RemoveAll(filepath.Join(dir, name))
-		if i == 0 {
+		if i < 2 {
 			_ = durable.OS.SyncDir(dir)
 		}
 	}

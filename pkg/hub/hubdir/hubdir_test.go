@@ -96,10 +96,22 @@ func TestADirectoryHasCome(t *testing.T) {
 	}
 }
 
-// A crash while it is cleared must leave nothing that is gone on with without its keys.
-func TestWhatCouldBeGoneOnWithIsClearedFirst(t *testing.T) {
-	if ours[0] != MakerFile {
-		t.Errorf("%s is cleared first", ours[0])
+// A crash while it is cleared must leave nothing that is gone on with without its keys,
+// and nothing that is not cleared again.
+func TestWhatIsHalfClearedIsClearedAgain(t *testing.T) {
+	all := []string{"store.db", MakerFile, "keys/config.key", "root/root-1.key", "ca/root.key", "tls/hub.key", "admin/ca.pem"}
+	for gone := range ours {
+		dir := with(t, all...)
+		for _, name := range ours[:gone] {
+			if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stage, err := Inspect(dir)
+		whole := gone < 2
+		if err != nil || whole != (stage == CutShort) || !whole && stage != Early && stage != Absent {
+			t.Errorf("without %v it is at stage %d (%v)", ours[:gone], stage, err)
+		}
 	}
 }
 

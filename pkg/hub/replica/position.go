@@ -16,7 +16,7 @@ import (
 
 // The position file keeps how far this hub has followed the log, as JSON:
 //
-//	{"hub":"hub1","seq":120,"term":7,"hash":"<hex>","place":"consul:meshkit?dc=dc1"}
+//	{"hub":"hub1","seq":120,"term":7,"hash":"<hex>","place":"consul:meshkit"}
 //
 // It is durable before the first entry of a term becomes current, so before any
 // version of that term is shown to an agent, and otherwise at most about
